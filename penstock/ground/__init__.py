@@ -1,0 +1,1 @@
+"""Floor 0: errors, clock, ids, names, paths, failpoints. Standard library only."""

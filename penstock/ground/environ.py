@@ -1,0 +1,11 @@
+"""The process environment, read in this file only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+def environment() -> Mapping[str, str]:
+    """The environment as it is now; callers take what they need once and pass it on."""
+    return os.environ

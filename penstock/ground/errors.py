@@ -29,9 +29,7 @@ class PenstockError(Exception):
     retry: ClassVar[bool] = False
     fault: ClassVar[Fault] = "penstock"
 
-    def __init__(
-        self, message: str, *, place: str = "", expected: object = "", got: object = "", hint: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, place: str = "", expected: object = "", got: object = "", hint: str = "") -> None:
         self.message = message
         self.place = place
         self.expected = str(expected)

@@ -103,6 +103,8 @@ def features(
         seconds(window)
     for name, value in aggregates.items():
         if not isinstance(value, Aggregate):
-            raise DefinitionError("not an aggregate", place=f"ps.features({name}=...)", expected="ps.count(), ps.mean(column), ...", got=repr(value)[:40])
+            raise DefinitionError(
+                "not an aggregate", place=f"ps.features({name}=...)", expected="ps.count(), ps.mean(column), ...", got=repr(value)[:40]
+            )
     moment = KnownAt(known) if isinstance(known, str) else known
     return Features(over, names(entity), time, tuple(windows), tuple(aggregates.items()), moment, where, ttl, doc)

@@ -116,12 +116,24 @@ def model(
     def make(fn: Callable[..., Any]) -> Model:
         inputs, _, params = signature_of(fn)
         if len(inputs) != 1:
-            raise DefinitionError("a training function takes one training set", place=fn.__name__, expected="one parameter", got=len(inputs))
+            raise DefinitionError(
+                "a training function takes one training set", place=fn.__name__, expected="one parameter", got=len(inputs)
+            )
         for gate in gates or ():
             if not isinstance(gate, Gate):
                 raise DefinitionError("not a gate", place=fn.__name__, expected='ps.metric("roc_auc") >= 0.7', got=repr(gate)[:40])
         return Model(
-            fn.__name__, fn, over, label, tuple(features), split, tuple(gates or ()), tuple(slices or ()), params, seed, (fn.__doc__ or "").strip()
+            fn.__name__,
+            fn,
+            over,
+            label,
+            tuple(features),
+            split,
+            tuple(gates or ()),
+            tuple(slices or ()),
+            params,
+            seed,
+            (fn.__doc__ or "").strip(),
         )
 
     return make

@@ -49,9 +49,16 @@ class PenstockError(Exception):
     def as_record(self) -> dict[str, Any]:
         """The parts as JSON-ready data; the shape every `--json` output uses for an error."""
         return {
-            "code": self.code, "kind": type(self).__name__, "message": self.message, "place": self.place,
-            "expected": self.expected, "got": self.got, "hint": self.hint, "retry": self.retry, "fault": self.fault,
-        }  # fmt: skip
+            "code": self.code,
+            "kind": type(self).__name__,
+            "message": self.message,
+            "place": self.place,
+            "expected": self.expected,
+            "got": self.got,
+            "hint": self.hint,
+            "retry": self.retry,
+            "fault": self.fault,
+        }
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -69,190 +76,219 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 class DefinitionError(PenstockError, ValueError):
     """An asset is declared in a way that cannot work."""
 
-    code, fault = "E1001", "user"
+    code: ClassVar[str] = "E1001"
+    fault: ClassVar[Fault] = "user"
 
 
 class NameRefused(DefinitionError):
     """A name is not a plain identifier."""
 
-    code = "E1002"
+    code: ClassVar[str] = "E1002"
 
 
 class UnknownName(PenstockError, LookupError):
     """A name refers to nothing in the project."""
 
-    code, fault = "E1003", "user"
+    code: ClassVar[str] = "E1003"
+    fault: ClassVar[Fault] = "user"
 
 
 class CycleError(DefinitionError):
     """Assets need each other in a circle."""
 
-    code = "E1004"
+    code: ClassVar[str] = "E1004"
 
 
 class ProjectNotLoaded(PenstockError, ImportError):
     """A module of the user's project cannot be imported."""
 
-    code, fault = "E1005", "user"
+    code: ClassVar[str] = "E1005"
+    fault: ClassVar[Fault] = "user"
 
 
 class QueryError(PenstockError, ValueError):
     """The engine refuses a query: syntax, unknown column, types that do not fit."""
 
-    code, fault = "E1006", "user"
+    code: ClassVar[str] = "E1006"
+    fault: ClassVar[Fault] = "user"
 
 
 # -- 2: input data --------------------------------------------------------------------------------------------------
 class SourceError(PenstockError, OSError):
     """A source cannot be read: nothing matches, permission, wrong format, archive refused."""
 
-    code, fault = "E2001", "input"
+    code: ClassVar[str] = "E2001"
+    fault: ClassVar[Fault] = "input"
 
 
 class SourceChanged(SourceError):
     """A file changed while it was read; nothing of it was taken."""
 
-    code, retry = "E2002", True
+    code: ClassVar[str] = "E2002"
+    retry: ClassVar[bool] = True
 
 
 class SchemaDrift(PenstockError, ValueError):
     """An input no longer has the columns or types that were recorded, and its drift policy forbids to go on."""
 
-    code, fault = "E2003", "input"
+    code: ClassVar[str] = "E2003"
+    fault: ClassVar[Fault] = "input"
 
 
 class InputRefused(SourceError):
     """An input is hostile or beyond a limit: decompression ratio, line length, nesting."""
 
-    code = "E2004"
+    code: ClassVar[str] = "E2004"
 
 
 class SourceUnreachable(SourceError):
     """A database or object store does not answer."""
 
-    code, retry, fault = "E2005", True, "backend"
+    code: ClassVar[str] = "E2005"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "backend"
 
 
 # -- 3: checks and ledger -------------------------------------------------------------------------------------------
 class CheckFailed(PenstockError, ValueError):
     """A blocking check failed; readers stay on the old version."""
 
-    code, fault = "E3001", "input"
+    code: ClassVar[str] = "E3001"
+    fault: ClassVar[Fault] = "input"
 
 
 class LedgerImbalance(PenstockError, ArithmeticError):
     """Rows in are not rows out + rejected + duplicate + filtered; nothing was published."""
 
-    code, fault = "E3002", "user"
+    code: ClassVar[str] = "E3002"
+    fault: ClassVar[Fault] = "user"
 
 
 class GrainError(CheckFailed):
     """A declared key occurs more than once, most often because a join fans out."""
 
-    code, fault = "E3003", "user"
+    code: ClassVar[str] = "E3003"
+    fault: ClassVar[Fault] = "user"
 
 
 # -- 4: storage -----------------------------------------------------------------------------------------------------
 class StorageError(PenstockError, OSError):
     """A lake, state or log adapter failed."""
 
-    code, fault = "E4001", "backend"
+    code: ClassVar[str] = "E4001"
+    fault: ClassVar[Fault] = "backend"
 
 
 class CommitConflict(StorageError):
     """Certainly not committed: another writer changed the same files first. Read again and repeat the whole step."""
 
-    code, retry = "E4002", True
+    code: ClassVar[str] = "E4002"
+    retry: ClassVar[bool] = True
 
 
 class CommitUnknown(StorageError):
     """It is not known whether the commit landed. Look the token up; never delete, never repeat blindly."""
 
-    code, retry = "E4003", True
+    code: ClassVar[str] = "E4003"
+    retry: ClassVar[bool] = True
 
 
 class Fenced(StorageError):
     """A claim with a newer epoch exists: this worker was taken for dead and must stop."""
 
-    code = "E4004"
+    code: ClassVar[str] = "E4004"
 
 
 class Busy(StorageError):
     """Another live process works on the same asset."""
 
-    code, retry, fault = "E4005", True, "user"
+    code: ClassVar[str] = "E4005"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "user"
 
 
 class StorageFull(StorageError):
     """No space left on the device."""
 
-    code, retry = "E4006", True
+    code: ClassVar[str] = "E4006"
+    retry: ClassVar[bool] = True
 
 
 class Unsupported(PenstockError, NotImplementedError):
     """The chosen adapter cannot do this, and says so instead of emulating it."""
 
-    code, fault = "E4007", "user"
+    code: ClassVar[str] = "E4007"
+    fault: ClassVar[Fault] = "user"
 
 
 class FileIdsWrong(StorageError):
     """A written Parquet file does not carry the table's field ids; committing it would move values between columns."""
 
-    code, fault = "E4008", "penstock"
+    code: ClassVar[str] = "E4008"
+    fault: ClassVar[Fault] = "penstock"
 
 
 class VersionNotFound(StorageError, LookupError):
     """The asked version or moment is not (or no longer) readable."""
 
-    code, fault = "E4009", "user"
+    code: ClassVar[str] = "E4009"
+    fault: ClassVar[Fault] = "user"
 
 
 class StateTooNew(StorageError):
     """The state was written by a newer Penstock."""
 
-    code, fault = "E4010", "user"
+    code: ClassVar[str] = "E4010"
+    fault: ClassVar[Fault] = "user"
 
 
 # -- 5: running -----------------------------------------------------------------------------------------------------
 class UserCodeError(PenstockError, RuntimeError):
     """A function of the project raised; its own traceback is the cause."""
 
-    code, fault = "E5001", "user"
+    code: ClassVar[str] = "E5001"
+    fault: ClassVar[Fault] = "user"
 
 
 class RunFailed(PenstockError, RuntimeError):
     """At least one asset of a run failed; the others are as recorded."""
 
-    code, fault = "E5002", "user"
+    code: ClassVar[str] = "E5002"
+    fault: ClassVar[Fault] = "user"
 
 
 class MemoryLimit(PenstockError, MemoryError):
     """The engine's memory limit was reached and spilling did not help."""
 
-    code, fault = "E5003", "user"
+    code: ClassVar[str] = "E5003"
+    fault: ClassVar[Fault] = "user"
 
 
 # -- 6: models ------------------------------------------------------------------------------------------------------
 class GateFailed(PenstockError, ValueError):
     """A model does not pass its gates; it is registered as refused and not used."""
 
-    code, fault = "E6001", "user"
+    code: ClassVar[str] = "E6001"
+    fault: ClassVar[Fault] = "user"
 
 
 class ArtefactRefused(PenstockError, ValueError):
     """A model file cannot be stored or loaded as data only, or predicts differently after loading."""
 
-    code, fault = "E6002", "user"
+    code: ClassVar[str] = "E6002"
+    fault: ClassVar[Fault] = "user"
 
 
 # -- 7: settings ----------------------------------------------------------------------------------------------------
 class SettingsError(PenstockError, ValueError):
     """A setting is missing or cannot be understood."""
 
-    code, fault = "E7001", "user"
+    code: ClassVar[str] = "E7001"
+    fault: ClassVar[Fault] = "user"
 
 
 class DriverMissing(PenstockError, ImportError):
     """A library needed by a chosen adapter or format is not installed."""
 
-    code, fault = "E7002", "user"
+    code: ClassVar[str] = "E7002"
+    fault: ClassVar[Fault] = "user"

@@ -18,9 +18,12 @@ def asset_name(text: str) -> str:
     """
     if not _ASSET.fullmatch(text) or "__" in text:
         raise NameRefused(
-            "not a name for an asset", place=repr(text)[:80], expected="[a-z][a-z0-9_]*, at most 63 characters, no `__`",
-            got=repr(text)[:80], hint="rename the function or variable",
-        )  # fmt: skip
+            "not a name for an asset",
+            place=repr(text)[:80],
+            expected="[a-z][a-z0-9_]*, at most 63 characters, no `__`",
+            got=repr(text)[:80],
+            hint="rename the function or variable",
+        )
     return text
 
 

@@ -114,9 +114,18 @@ class Session(Protocol):
         ...
 
     def asof(
-        self, name: str, left: str, right: str, *, by: Sequence[str], on: str, right_on: str, within_s: float | None, take: Sequence[str],
+        self,
+        name: str,
+        left: str,
+        right: str,
+        *,
+        by: Sequence[str],
+        on: str,
+        right_on: str,
+        within_s: float | None,
+        take: Sequence[str],
         right_known: str | None = None,
-    ) -> Schema:  # fmt: skip
+    ) -> Schema:
         """Names the point-in-time join of two named relations: per left row the newest right row with `right_on <= on`
         (and, if given, `right_known <= on`), equal `by`, no older than `within_s` seconds; columns of left, then `take`.
 

@@ -159,8 +159,14 @@ class Lake(Protocol):
         ...
 
     def draft(
-        self, table: str, schema: Schema, *, partition: Sequence[Partition] = (), renamed: Mapping[str, str] | None = None, exact: bool = False
-    ) -> Draft:  # fmt: skip
+        self,
+        table: str,
+        schema: Schema,
+        *,
+        partition: Sequence[Partition] = (),
+        renamed: Mapping[str, str] | None = None,
+        exact: bool = False,
+    ) -> Draft:
         """Prepares a write. Changes nothing that anybody can see.
 
         Columns of `schema` that the table lacks are added; types are widened; `renamed` (new -> old) keeps ids. With `exact`
@@ -173,9 +179,15 @@ class Lake(Protocol):
         ...
 
     def commit(
-        self, draft: Draft, add: Sequence[DataFile], *, token: str, remove: Sequence[str] | Literal["*"] = (), summary: Mapping[str, str] | None = None,
+        self,
+        draft: Draft,
+        add: Sequence[DataFile],
+        *,
+        token: str,
+        remove: Sequence[str] | Literal["*"] = (),
+        summary: Mapping[str, str] | None = None,
         operation: Operation | None = None,
-    ) -> Snapshot:  # fmt: skip
+    ) -> Snapshot:
         """Publishes: adds files, removes files (by path; "*" = all of the current version), changes the schema, in one step.
 
         Durable: everything, when it returns.

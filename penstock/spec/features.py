@@ -90,9 +90,17 @@ class Features:
 
 
 def features(
-    over: Any, *, entity: str | list[str], time: str, windows: list[str], known: After | str = After("0s"), where: str | None = None,
-    ttl: str | None = None, doc: str = "", **aggregates: Aggregate,
-) -> Features:  # fmt: skip
+    over: Any,
+    *,
+    entity: str | list[str],
+    time: str,
+    windows: list[str],
+    known: After | str = After("0s"),
+    where: str | None = None,
+    ttl: str | None = None,
+    doc: str = "",
+    **aggregates: Aggregate,
+) -> Features:
     """Windowed features: `ps.features(departures, entity="carrier", time="scheduled_at", windows=["1d"], flights=ps.count())`.
 
     Raises: DefinitionError(E1001).

@@ -106,8 +106,15 @@ class Model:
 
 
 def model(
-    *, over: Any, label: str, features: list[Any], split: ByTime, gates: list[Gate] | None = None, slices: list[str] | None = None, seed: int = 0,
-) -> Callable[[Callable[..., Any]], Model]:  # fmt: skip
+    *,
+    over: Any,
+    label: str,
+    features: list[Any],
+    split: ByTime,
+    gates: list[Gate] | None = None,
+    slices: list[str] | None = None,
+    seed: int = 0,
+) -> Callable[[Callable[..., Any]], Model]:
     """Makes a model of a training function with one positional parameter, the training set.
 
     Raises: DefinitionError(E1001).

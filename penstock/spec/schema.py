@@ -13,8 +13,21 @@ from typing import Any
 
 from penstock.ground.errors import DefinitionError, did_you_mean
 
-PRIMITIVES = ("boolean", "int", "long", "float", "double", "decimal", "string", "binary",
-              "date", "time", "timestamp", "timestamptz", "uuid")  # fmt: skip
+PRIMITIVES = (
+    "boolean",
+    "int",
+    "long",
+    "float",
+    "double",
+    "decimal",
+    "string",
+    "binary",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "uuid",
+)
 _NESTED = ("struct", "list", "map")
 _INTEGERS = {"int": 0, "long": 1}
 

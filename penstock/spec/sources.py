@@ -83,9 +83,17 @@ Source = Files | Database
 
 
 def files(
-    pattern: str, *, format: FileFormat | None = None, columns: Mapping[str, str] | None = None, drift: Drift = "widen",
-    hive: bool | None = None, checks: list[Check] | tuple[Check, ...] = (), arrived: str | None = None, doc: str = "", **options: Any,
-) -> Files:  # fmt: skip
+    pattern: str,
+    *,
+    format: FileFormat | None = None,
+    columns: Mapping[str, str] | None = None,
+    drift: Drift = "widen",
+    hive: bool | None = None,
+    checks: list[Check] | tuple[Check, ...] = (),
+    arrived: str | None = None,
+    doc: str = "",
+    **options: Any,
+) -> Files:
     """Files matching a glob: CSV, TSV, JSON, NDJSON, Parquet, Arrow, Excel; plain, gzip, zstd or zip.
 
     Args:
@@ -100,15 +108,35 @@ def files(
     return Files(pattern, format, schema_of(**columns) if columns else None, drift, hive, clean, tuple(checks), arrived, doc)
 
 
-FILE_OPTIONS = ("comment", "date_format", "decimal", "delimiter", "encoding", "escape", "header", "nulls", "quote", "sheet", "skip",
-                "timestamp_format")  # fmt: skip
+FILE_OPTIONS = (
+    "comment",
+    "date_format",
+    "decimal",
+    "delimiter",
+    "encoding",
+    "escape",
+    "header",
+    "nulls",
+    "quote",
+    "sheet",
+    "skip",
+    "timestamp_format",
+)
 
 
 def database(
-    url: str, *, table: str | None = None, query: str | None = None, cursor: str | None = None, key: str | list[str] | tuple[str, ...] = (),
-    password: Secret | None = None, columns: Mapping[str, str] | None = None, drift: Drift = "widen",
-    checks: list[Check] | tuple[Check, ...] = (), doc: str = "",
-) -> Database:  # fmt: skip
+    url: str,
+    *,
+    table: str | None = None,
+    query: str | None = None,
+    cursor: str | None = None,
+    key: str | list[str] | tuple[str, ...] = (),
+    password: Secret | None = None,
+    columns: Mapping[str, str] | None = None,
+    drift: Drift = "widen",
+    checks: list[Check] | tuple[Check, ...] = (),
+    doc: str = "",
+) -> Database:
     """A table or a query of a database, read in full or by a cursor column.
 
     Raises: DefinitionError(E1001).

@@ -103,9 +103,15 @@ class Sql:
     asofs: tuple[AsOf, ...] = ()
 
     def asof(
-        self, right: Any, *, by: str | list[str], on: str, right_on: str | None = None, within: str | None = None,
+        self,
+        right: Any,
+        *,
+        by: str | list[str],
+        on: str,
+        right_on: str | None = None,
+        within: str | None = None,
         take: list[str] | None = None,
-    ) -> Sql:  # fmt: skip
+    ) -> Sql:
         """Adds a point-in-time join with another input; see `AsOf`."""
         name = right if isinstance(right, str) else getattr(right, "name", "")
         join = AsOf(name, names(by), on, right_on or on, within, tuple(take) if take is not None else None)
@@ -174,10 +180,16 @@ class Column:
 
 
 def table(
-    function: Callable[..., Any] | None = None, *, key: str | list[str] | tuple[str, ...] = (), time: str | None = None,
-    partition: Partition | list[Partition] | tuple[Partition, ...] = (), checks: list[Check] | tuple[Check, ...] = (),
-    write: Write | None = None, renamed: Mapping[str, str] | None = None, export: str | list[str] | tuple[str, ...] = (),
-) -> Any:  # fmt: skip
+    function: Callable[..., Any] | None = None,
+    *,
+    key: str | list[str] | tuple[str, ...] = (),
+    time: str | None = None,
+    partition: Partition | list[Partition] | tuple[Partition, ...] = (),
+    checks: list[Check] | tuple[Check, ...] = (),
+    write: Write | None = None,
+    renamed: Mapping[str, str] | None = None,
+    export: str | list[str] | tuple[str, ...] = (),
+) -> Any:
     """Makes a table of a function: its name is the asset, its parameters are the inputs, its docstring the description.
 
     Inputs without annotation arrive as references, for `ps.sql`; an annotation (polars.LazyFrame, polars.DataFrame,
@@ -190,11 +202,20 @@ def table(
     def make(fn: Callable[..., Any]) -> Table:
         inputs, forms, params = signature_of(fn)
         made = Table(
-            name=fn.__name__, function=fn, inputs=inputs, forms=forms, params=params, key=names(key), time=time,
-            partition=(partition,) if isinstance(partition, Partition) else tuple(partition), checks=tuple(checks),
-            write=write or Replace(), renamed=tuple(sorted((renamed or {}).items())),
-            exports=tuple(Export(to) for to in names(export)), doc=(fn.__doc__ or "").strip(),
-        )  # fmt: skip
+            name=fn.__name__,
+            function=fn,
+            inputs=inputs,
+            forms=forms,
+            params=params,
+            key=names(key),
+            time=time,
+            partition=(partition,) if isinstance(partition, Partition) else tuple(partition),
+            checks=tuple(checks),
+            write=write or Replace(),
+            renamed=tuple(sorted((renamed or {}).items())),
+            exports=tuple(Export(to) for to in names(export)),
+            doc=(fn.__doc__ or "").strip(),
+        )
         return validated(made)
 
     return make(function) if function is not None else make
@@ -229,11 +250,11 @@ def signature_of(fn: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[Any, ..
     place = fn.__name__
     if code.co_flags & 0x0C:
         raise DefinitionError("an asset's function has named parameters only, no *args or **kwargs", place=place)
-    if fn.__defaults__:  # type: ignore[attr-defined]
+    if fn.__defaults__:
         raise DefinitionError("inputs have no defaults", place=place, hint="put parameters after a `*`: def f(rows, *, limit=10)")
     inputs = code.co_varnames[: code.co_argcount]
     only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    defaults = fn.__kwdefaults__ or {}  # type: ignore[attr-defined]
+    defaults = fn.__kwdefaults__ or {}
     if missing := [name for name in only if name not in defaults]:
         raise DefinitionError("a parameter needs a default", place=f"{place}.{missing[0]}")
     annotations = fn.__annotations__

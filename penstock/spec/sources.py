@@ -12,6 +12,7 @@ from penstock.spec.schema import Schema, schema_of
 
 FileFormat = Literal["csv", "tsv", "json", "ndjson", "parquet", "arrow", "excel"]
 Drift = Literal["widen", "freeze", "quarantine"]
+Gone = Literal["keep", "drop"]
 _DRIFTS = ("widen", "freeze", "quarantine")
 
 
@@ -41,7 +42,7 @@ class Files:
         options: reader options, sorted by name: delimiter, quote, escape, header, nulls (texts read as null), encoding,
             date_format, timestamp_format, decimal, comment, skip, sheet.
         checks: row checks on the landed rows; rows that do not parse are rejected in any case.
-        arrived: a column of this name shows the moment at which a row's file was first loaded.
+        gone: what happens to the rows of a file that vanished: `keep` them (and say so in the plan), or `drop` them.
     """
 
     pattern: str
@@ -51,7 +52,7 @@ class Files:
     hive: bool | None = None
     options: tuple[tuple[str, Any], ...] = ()
     checks: tuple[Check, ...] = ()
-    arrived: str | None = None
+    gone: Gone = "keep"
     doc: str = ""
 
 
@@ -90,7 +91,7 @@ def files(
     drift: Drift = "widen",
     hive: bool | None = None,
     checks: list[Check] | tuple[Check, ...] = (),
-    arrived: str | None = None,
+    gone: Gone = "keep",
     doc: str = "",
     **options: Any,
 ) -> Files:
@@ -105,7 +106,7 @@ def files(
     if unknown := sorted(set(options) - set(FILE_OPTIONS)):
         raise DefinitionError("unknown option of ps.files", place=unknown[0], expected=", ".join(FILE_OPTIONS), got=unknown[0])
     clean = tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
-    return Files(pattern, format, schema_of(**columns) if columns else None, drift, hive, clean, tuple(checks), arrived, doc)
+    return Files(pattern, format, schema_of(**columns) if columns else None, drift, hive, clean, tuple(checks), gone, doc)
 
 
 FILE_OPTIONS = (

@@ -1,0 +1,1 @@
+"""DuckDB as engine: in this process, on all cores, out of core."""

@@ -57,6 +57,12 @@ class State(Protocol):
         """
         ...
 
+    def append_all(
+        self, entries: Sequence[tuple[str, str, Mapping[str, Any]]], *, at: datetime, claim: Claim | None = None
+    ) -> Sequence[Record]:
+        """Adds several records (kind, key, body) in one step: all of them or none. Else as `append`."""
+        ...
+
     def heads(self, kind: str, *, prefix: str = "") -> Mapping[str, Record]:
         """The newest record of each key of a kind. Cost: one indexed query; planning calls it once per kind."""
         ...

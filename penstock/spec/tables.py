@@ -29,7 +29,11 @@ class Append:
 
 @dataclass(frozen=True)
 class Merge:
-    """As Append, but a row whose key exists takes the place of the old one; equal rows change nothing."""
+    """As Append, but of rows with the same key only the newest by `time` stays, whatever order they come in.
+
+    Of rows with equal key and time the greatest in column order stays, so that the result does not depend on how the rows
+    were split over runs.
+    """
 
     of: str = ""
 
@@ -226,8 +230,8 @@ def validated(made: Table) -> Table:
 
     Raises: DefinitionError(E1001).
     """
-    if isinstance(made.write, Merge) and not made.key:
-        raise DefinitionError("a merged table needs a key", place=made.name, hint="@ps.table(key=..., write=ps.merge())")
+    if isinstance(made.write, Merge) and not (made.key and made.time):
+        raise DefinitionError("a merged table needs a key and a time", place=made.name, hint="@ps.table(key=..., time=..., write=ps.merge())")
     if isinstance(made.write, Slices) and not made.time:
         raise DefinitionError("a table in slices needs a time column", place=made.name, hint="@ps.table(time=..., write=ps.slices())")
     if not isinstance(made.write, Replace):

@@ -1,0 +1,130 @@
+"""Fingerprints of user code: a function's syntax tree and what it reaches in the project. Comments and formatting do not count."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from penstock.ground.digest import digest
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+class CodeReader:
+    """Reads each source file once; `root` bounds what counts as the project's own code."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root.resolve())
+        self._trees: dict[str, dict[int, ast.AST]] = {}
+
+    def digest(self, function: Callable[..., Any]) -> str:
+        """A digest over the function, the project's functions and classes it uses, and the plain constants it uses.
+
+        A function without a source file (typed into a shell) counts by its byte code, which differs between Python versions.
+        """
+        parts: dict[str, Any] = {}
+        self._visit(function, parts)
+        return digest(parts)
+
+    def _visit(self, thing: Any, parts: dict[str, Any]) -> None:
+        key = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+        if key in parts:
+            return
+        parts[key] = ""
+        if isinstance(thing, type):
+            for member in vars(thing).values():
+                inner = getattr(member, "__func__", member)
+                if isinstance(inner, FunctionType):
+                    self._visit(inner, parts)
+                elif isinstance(member, _PLAIN):
+                    parts[f"{key}={member!r}"] = ""
+            return
+        code = thing.__code__
+        tree = self._tree(code.co_filename).get(code.co_firstlineno)
+        parts[key] = _flat(tree) if tree is not None else [code.co_code.hex(), repr([c for c in code.co_consts if isinstance(c, _PLAIN)])]
+        for cell in thing.__closure__ or ():
+            self._reach(cell.cell_contents, "closure", parts)
+        for name in _names(code):
+            if name in thing.__globals__:
+                self._reach(thing.__globals__[name], name, parts)
+
+    def _reach(self, value: Any, name: str, parts: dict[str, Any]) -> None:
+        if isinstance(value, FunctionType | type) and self._ours(value):
+            self._visit(value, parts)
+        elif isinstance(value, ModuleType) and str(getattr(value, "__file__", "") or "").startswith(self._root):
+            for inner in vars(value).values():
+                if isinstance(inner, FunctionType | type) and inner.__module__ == value.__name__:
+                    self._visit(inner, parts)
+        elif isinstance(value, _PLAIN) or (isinstance(value, list | tuple | dict | set | frozenset) and _is_plain(value)):
+            parts[f"{name}={_text(value)}"] = ""
+
+    def _ours(self, thing: Any) -> bool:
+        import sys
+
+        module = sys.modules.get(thing.__module__)
+        return str(getattr(module, "__file__", "") or "").startswith(self._root)
+
+    def _tree(self, path: str) -> dict[int, ast.AST]:
+        """First line (decorators included) -> definition, of one file; empty if there is no such file."""
+        if path not in self._trees:
+            try:
+                tree = ast.parse(Path(path).read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                self._trees[path] = {}
+                return {}
+            found: dict[int, ast.AST] = {}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    found[min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node
+                elif isinstance(node, ast.Lambda):
+                    found.setdefault(node.lineno, node)
+            self._trees[path] = found
+        return self._trees[path]
+
+
+def _names(code: Any) -> list[str]:
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            names += _names(constant)
+    return sorted(set(names))
+
+
+def _flat(node: Any) -> Any:
+    """A tree as nested lists: node names and their non-empty fields; positions, decorators and docstrings left out.
+
+    The same in every supported Python, unlike `ast.dump`.
+    """
+    if isinstance(node, list):
+        return [_flat(n) for n in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if value is None or value == [] or name in ("decorator_list", "ctx", "kind", "type_comment", "type_params"):
+            continue
+        if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            value = _without_docstring(value)
+        fields.append([name, _flat(value)])
+    return [type(node).__name__, fields]
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return body[1:] if is_text else body
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(k) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, _PLAIN)
+
+
+def _text(value: Any) -> str:
+    return repr(sorted(value, key=repr)) if isinstance(value, set | frozenset) else repr(value)

@@ -1,0 +1,177 @@
+"""A project: a folder with definitions, opened. The one object that the command line, notebooks and tests work with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from penstock.graph.graph import Graph, build
+from penstock.graph.select import select
+from penstock.ground.clock import Clock, SystemClock
+from penstock.ground.errors import SettingsError
+from penstock.ground.ids import Ids, SystemIds
+from penstock.ground.paths import private_folder
+from penstock.plan.decide import needs_digest, plan
+from penstock.plan.records import Declared, FileSeen, Plan
+from penstock.ports.adapters import Context
+from penstock.ports.engine import RawFile
+from penstock.project import settings as settings_of
+from penstock.project.adapters import opened
+from penstock.project.code import CodeReader
+from penstock.project.declare import declared
+from penstock.project.discover import assets_of, load_modules
+from penstock.project.settings import Settings
+from penstock.run.runtime import Event, Runtime
+from penstock.spec.sources import Database, Files, Secret
+
+Params = Mapping[str, Mapping[str, Any]]
+
+
+def silent(event: Event) -> None:
+    """A listener that does not listen."""
+
+
+class Project:
+    """An opened project. Cheap to make: modules, lake, state and engine are opened when they are first needed.
+
+    Use as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None, listener: Callable[[Event], None] = silent
+    ) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or SystemIds(self.clock)
+        self.listener = listener
+
+    @classmethod
+    def open(cls, folder: str | Path = ".", *, level: str | None = None, **inputs: Any) -> Project:
+        """Opens the project in a folder, or in the nearest folder above that has a `penstock.toml` or a `pipeline.py`.
+
+        Raises: SettingsError(E7001) if there is no such folder.
+        """
+        start = Path(folder).resolve()
+        for place in (start, *start.parents):
+            if (place / settings_of.FILE).exists() or (place / "pipeline.py").exists():
+                return cls(settings_of.load(place, level=level), **inputs)
+        raise SettingsError(
+            "there is no project here",
+            place=str(folder),
+            expected="a folder with pipeline.py or penstock.toml",
+            hint="`penstock new NAME` makes one",
+        )
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives everything back. Repeat: does nothing."""
+        if "runtime" in self.__dict__:
+            self.runtime.state.close()
+            del self.__dict__["runtime"]
+
+    # -- what is declared -------------------------------------------------------------------------------------------
+    @property
+    def root(self) -> Path:
+        return self.settings.root
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The project's assets. Raises: ProjectNotLoaded(E1005), DefinitionError(E1001), CycleError(E1004), UnknownName(E1003)."""
+        return build(assets_of(load_modules(self.root, self.settings.modules)))
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The opened adapters of this level."""
+        folder = private_folder(self.settings.folder)
+        options = dict(self.settings.options)
+        urls = self.settings.urls
+        context = Context(folder, self.clock, self.ids, settings_of.secret, options)
+        return Runtime(
+            root=self.root,
+            folder=folder,
+            lake=opened("lake", urls.get("lake", f"file://{folder}/lake"), context),
+            engine=opened("engine", urls.get("engine", "duckdb://"), context),
+            state=opened("state", urls.get("state", f"sqlite:///{folder}/state.db"), context),
+            clock=self.clock,
+            ids=self.ids,
+            list_files=self.list_files,
+            digest_file=_digest_file,
+            open_database=self._database,
+            tell=lambda event: self.listener(event),
+        )
+
+    def list_files(self, source: Files) -> tuple[RawFile, ...]:
+        """The files that a source's pattern matches now. Raises: SourceError(E2001) if there are none."""
+        from penstock.adapters.files.local import list_files
+
+        return list_files(self.root, source.pattern, format=source.format, hive=source.hive)
+
+    def _database(self, source: Database) -> Any:
+        url = re.sub(r"^(sqlite:///)(?!/)", rf"\g<1>{self.root}/", source.url)
+        context = Context(self.settings.folder, self.clock, self.ids, settings_of.secret)
+        password = settings_of.secret(source.password.name) if isinstance(source.password, Secret) else None
+        return opened("source", url, context, password=password)
+
+    def declared(self, params: Params | None = None) -> dict[str, Declared]:
+        return declared(self.graph, CodeReader(self.root), params)
+
+    # -- plan and run -----------------------------------------------------------------------------------------------
+    def seen(self, chosen: Collection[str]) -> dict[str, dict[str, FileSeen]]:
+        """The files of the chosen file sources as they are now; contents are looked at only where size and time do not tell."""
+        listing = self.runtime.state.heads("listing")
+        found: dict[str, dict[str, FileSeen]] = {}
+        for node in self.graph:
+            if node.name in chosen and isinstance(node.asset, Files):
+                found[node.name] = {f.label: self._seen(f, listing.get(f"{node.name}/{f.label}")) for f in self.list_files(node.asset)}
+        return found
+
+    def _seen(self, file: RawFile, record: Any) -> FileSeen:
+        now = FileSeen(file.size_bytes, file.changed_ns)
+        if record is None or record.body.get("gone"):
+            return now
+        was = FileSeen(record.body["size"], record.body["changed_ns"], record.body["digest"])
+        if was.digest and needs_digest(was, now, loaded_ns=record.body["loaded_ns"]):
+            return replace(now, digest=_digest_file(file))
+        return now
+
+    def looks(self, chosen: Collection[str]) -> set[str]:
+        """Sources that only reading can tell about."""
+        return {n.name for n in self.graph if n.name in chosen and isinstance(n.asset, Database)}
+
+    def plan(self, *selection: str, params: Params | None = None, force: bool = False) -> Plan:
+        """What is stale among the selected assets and all they need, why, and what making it will cost. Changes nothing.
+
+        Raises: UnknownName(E1003), SourceError(E2001) and definition errors.
+        """
+        from penstock.run.execute import recorded
+
+        chosen = set(select(self.graph, selection, needed=True))
+        made = recorded(self.runtime)
+        forced = set(select(self.graph, selection)) if force else set()
+        return plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen))
+
+    def run(self, *selection: str, params: Params | None = None, force: bool = False) -> Any:
+        """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
+        from penstock.run.execute import Wanted, run
+        from penstock.run.kinds import KINDS
+
+        chosen = set(select(self.graph, selection, needed=True))
+        forced = set(select(self.graph, selection)) if force else set()
+        wanted = Wanted(self.graph, self.declared(params), self.seen(chosen), chosen, forced, self.looks(chosen))
+        return run(wanted, self.runtime, KINDS)
+
+
+def _digest_file(file: RawFile) -> str:
+    from penstock.adapters.files.local import digest
+
+    return digest(file)

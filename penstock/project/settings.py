@@ -1,0 +1,96 @@
+"""Settings: where each part runs. Argument, then environment, then `penstock.toml`, then the embedded default."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.ground.environ import environment
+from penstock.ground.errors import SettingsError, did_you_mean
+
+FILE = "penstock.toml"
+_PORTS = ("lake", "engine", "state")
+_PROJECT_KEYS = ("name", "modules", "level")
+_LEVEL_KEYS = (*_PORTS, "memory_limit", "threads")
+_LATER = ("log", "online", "search", "vectors", "compute", "tracker")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one level.
+
+    Attributes:
+        modules: Python files or packages of the project, relative to its folder.
+        urls: port -> URL; a port without one is embedded.
+        options: further settings of the engine: `memory_limit` (`4GB`), `threads`.
+    """
+
+    root: Path
+    name: str
+    level: str = "embedded"
+    modules: tuple[str, ...] = ("pipeline",)
+    urls: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The project's own data."""
+        return self.root / ".penstock"
+
+
+def load(root: Path, *, level: str | None = None) -> Settings:
+    """Settings of a project's folder.
+
+    Raises: SettingsError(E7001) for a file that is no TOML, an unknown key or level, with what is known.
+    """
+    data = _read(root / FILE)
+    project = data.get("project", {})
+    _known(project, _PROJECT_KEYS, "project")
+    chosen = level or environment().get("PENSTOCK_LEVEL") or project.get("level")
+    levels = data.get("level", {})
+    if chosen and chosen not in levels and chosen != "embedded":
+        raise SettingsError("no such level", place=f"{FILE}[level.{chosen}]", hint=did_you_mean(chosen, ["embedded", *levels]))
+    values = dict(levels.get(chosen or "", {}))
+    _known(values, _LEVEL_KEYS, f"level.{chosen}")
+    for key in _LEVEL_KEYS:
+        if found := environment().get(f"PENSTOCK_{key.upper()}"):
+            values[key] = found
+    return Settings(
+        root=root,
+        name=str(project.get("name", root.name)),
+        level=chosen or "embedded",
+        modules=tuple(project.get("modules", ("pipeline",))),
+        urls={k: str(v) for k, v in values.items() if k in _PORTS},
+        options={k: v for k, v in values.items() if k not in _PORTS},
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError("cannot be read as TOML", place=str(path.name), got=str(error)) from error
+
+
+def _known(values: Mapping[str, Any], keys: tuple[str, ...], place: str) -> None:
+    for key in values:
+        if key in _LATER:
+            raise SettingsError("this part cannot be moved yet", place=f"{FILE}[{place}].{key}", expected=", ".join(keys))
+        if key not in keys:
+            raise SettingsError("unknown setting", place=f"{FILE}[{place}].{key}", hint=did_you_mean(key, keys))
+
+
+def secret(name: str) -> str:
+    """The value of a secret, from the environment.
+
+    Raises: SettingsError(E7001) that names the place looked at, never a value.
+    """
+    found = environment().get(name)
+    if found is None:
+        raise SettingsError("a secret has no value", place=name, hint=f"set the environment variable {name}")
+    return found

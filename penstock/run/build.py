@@ -1,0 +1,316 @@
+"""Building a table or features: bind inputs at fixed versions, compute, and place the rows as the asset's way of writing says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from penstock.craft.lineage.shape import Shape, parsed, shape_of
+from penstock.craft.temporal.windows import feature_query
+from penstock.ground.errors import DefinitionError, PenstockError, QueryError, UserCodeError, did_you_mean
+from penstock.ground.failpoints import reach
+from penstock.ground.names import literal, quote
+from penstock.ports.lake import Changes, Scan
+from penstock.run import forms
+from penstock.run.land import FILE_COLUMN, moved
+from penstock.run.ledger import Step
+from penstock.run.publish import Batch, audited, final_audit, published, unchanged
+from penstock.run.runtime import Job, Outcome
+from penstock.spec.features import Features
+from penstock.spec.schema import Schema
+from penstock.spec.spans import seconds
+from penstock.spec.tables import Merge, Ref, Replace, Slices, Sql, Table
+
+HIDDEN = (FILE_COLUMN,)
+
+
+def build(job: Job) -> Outcome:
+    """Computes a table or features and publishes it."""
+    if isinstance(job.node.asset, Features):
+        return build_features(job, job.node.asset)
+    assert isinstance(job.node.asset, Table)
+    return build_table(job, job.node.asset)
+
+
+def build_features(job: Job, asset: Features) -> Outcome:
+    """Computes windowed features over the whole table."""
+    scans = bind_inputs(job, job.node.inputs)
+    query = feature_query(asset, asset.over, visible(scans[asset.over].schema))
+    schema = job.session.define("_computed", query)
+    reach("run.computed")
+    draft = job.runtime.lake.draft(job.name, schema, exact=True)
+    batch = Batch(draft, job.session.write("SELECT * FROM _computed", draft), remove="*" if job.base else ())
+    job.steps.append(
+        Step(
+            "aggregate", scans[asset.over].rows, sum(f.rows for f in batch.files), keeps=False, inputs={asset.over: scans[asset.over].rows}
+        )
+    )
+    batch, audit = audited(job, batch, (), (*asset.entity, asset.time))
+    return published(job, batch, audit)
+
+
+def build_table(job: Job, table: Table) -> Outcome:
+    """Computes all of a table, or what new input rows make of it."""
+    scans = bind_inputs(job, job.node.inputs)
+    part, changes = _part(job, table)
+    current = job.runtime.lake.scan(job.name) if part else None
+    touched: str | None = None
+    if part and changes is not None:
+        if not changes.added.files and not changes.removed.files and not isinstance(table.write, Slices):
+            job.steps.append(Step("compute", 0, 0, keeps=False))
+            return unchanged(job)
+        if isinstance(table.write, Slices):
+            touched = _touched(job, table, changes)
+        else:
+            job.session.bind(_driving(table), changes.added, hidden=HIDDEN)
+            scans = {**scans, _driving(table): changes.added}
+    schema, shape = compute(job, table, scans)
+    reach("run.computed")
+    draft = job.runtime.lake.draft(
+        job.name, schema, partition=table.partition, renamed=_renames(job, table), exact=not part
+    )  # fmt: skip
+    query = "SELECT * FROM _computed" + (f" WHERE {touched}" if touched else "")
+    batch = Batch(draft, job.session.write(query, draft), whole=not part)
+    written = sum(f.rows for f in batch.files)
+    job.steps.append(_step(job, shape, scans, written, sliced=bool(touched)))
+    _checks_fit(job, table, draft.schema)
+    merging = isinstance(table.write, Merge)
+    batch, audit = audited(job, batch, table.checks, () if merging or part else table.key)
+    if merging:
+        batch = _merged(job, table, batch, current)
+        if part and not batch.files and not batch.remove:
+            return unchanged(job)
+    elif touched and current is not None:
+        kept, remove, gone = moved(job, draft, current, touched)
+        batch = replace(batch, kept=kept, remove=remove)
+        job.steps.append(Step("slices", current.rows, current.rows - gone, keeps=False, note={"rows of touched slices": gone}))
+    if merging and not part:
+        key_audit = final_audit(job, replace(batch, whole=False, remove="*"), table.checks, table.key, None)
+    else:
+        key_audit = final_audit(job, batch, table.checks, table.key, current)
+    if key_audit is not None:
+        audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows and r.check.kind != "key"), *key_audit.results))
+    if batch.whole and job.base:
+        batch = replace(batch, remove="*")
+    return published(job, batch, audit)
+
+
+# -- inputs ---------------------------------------------------------------------------------------------------------
+def bind_inputs(job: Job, inputs: Sequence[str]) -> dict[str, Scan]:
+    """Binds each input at the version this run uses."""
+    scans = {}
+    for name in inputs:
+        scans[name] = job.runtime.lake.scan(name, version=job.versions[name])
+        job.session.bind(name, scans[name], hidden=[h for h in HIDDEN if h in scans[name].schema])
+    return scans
+
+
+def visible(schema: Schema) -> Schema:
+    """A landed input's columns as queries see them."""
+    return Schema(tuple(f for f in schema if f.name not in HIDDEN))
+
+
+def _driving(table: Table) -> str:
+    return getattr(table.write, "of", "") or table.inputs[0]
+
+
+def _part(job: Job, table: Table) -> tuple[bool, Changes | None]:
+    """Whether to work on changes only, and the changes.
+
+    Append and merge can take added rows only; if rows were taken out or the old version is forgotten, all is computed again.
+    If another input than the driving one moved, append and merge go on with new rows (that is their meaning); slices compute all.
+    """
+    if not job.part or isinstance(table.write, Replace) or not job.base:
+        return False, None
+    driving = _driving(table)
+    since = job.base["inputs"].get(driving)
+    changes = job.runtime.lake.changes(driving, since=since, until=job.versions[driving])
+    if isinstance(table.write, Slices):
+        others = [n for n in table.inputs if n != driving and job.base["inputs"].get(n) != job.versions[n]]
+        whole = bool(others) or not changes.complete
+    else:
+        whole = not changes.only_appends
+    if whole:
+        job.tell("note", "computed whole: an input changed in a way that new rows alone cannot follow")
+        return False, None
+    return True, changes
+
+
+def _touched(job: Job, table: Table, changes: Changes) -> str:
+    """An SQL condition on the table's time: the slices that changed input rows fall into, and those that look back on them."""
+    write = table.write
+    assert isinstance(write, Slices) and table.time is not None
+    on = write.on or table.time
+    job.session.bind("_added", changes.added)
+    job.session.bind("_removed", changes.removed)
+    begins: set[str] = set()
+    undated = False
+    for relation in ("_added", "_removed"):
+        start = f"CAST(date_trunc({literal(write.every)}, {quote(on)}) AS TIMESTAMP)"
+        found = [row[0] for row in job.session.rows(f"SELECT DISTINCT CAST({start} AS VARCHAR) FROM {relation}")]
+        begins |= {str(b) for b in found if b is not None}
+        undated |= None in found
+    job.tell("note", f"{len(begins)} slices touched", slices=sorted(begins))
+    time = f"CAST({quote(table.time)} AS TIMESTAMP)"
+    length = f"INTERVAL {write.lookback + 1} {write.every.upper()}"
+    tests = [f"({time} >= TIMESTAMP {literal(b)} AND {time} < TIMESTAMP {literal(b)} + {length})" for b in sorted(begins)]
+    tests += [f"{time} IS NULL"] if undated else []
+    return f"({' OR '.join(tests) or 'false'})"
+
+
+# -- computing ------------------------------------------------------------------------------------------------------
+def compute(job: Job, table: Table, scans: Mapping[str, Scan]) -> tuple[Schema, Shape]:
+    """Names the table's rows `_computed` and tells their columns and what the computation does to rows."""
+    made = call(job, table, scans)
+    if isinstance(made, Sql):
+        return _from_query(job, made)
+    job.session.bind("_returned", forms.taken(made, asset=job.name))
+    return job.session.define("_computed", "SELECT * FROM _returned"), Shape(False)
+
+
+def call(job: Job, table: Table, scans: Mapping[str, Scan]) -> Any:
+    """What the table's function gives for its inputs: a query or rows.
+
+    Raises: UserCodeError(E5001) with the function's own error as cause.
+    """
+    if table.function is None:
+        return table.query
+    wanted = forms.names_of(table.forms, table.function)
+    args: list[Any] = []
+    for name, form in zip(table.inputs, wanted, strict=True):
+        args.append(Ref(name) if form is None else forms.given(job.session, name, scans.get(name), form))
+    return called(table, args, job.declared.params, place=job.name)
+
+
+def called(table: Table, args: Sequence[Any], params: Mapping[str, Any], *, place: str) -> Any:
+    """Calls the user's function; its exceptions are told apart from ours."""
+    assert table.function is not None
+    try:
+        return table.function(*args, **params)
+    except PenstockError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever user code raises is its own fault and must be named so
+        where = _line(error, table)
+        raise UserCodeError(f"the function raised {type(error).__name__}: {error}", place=place, got=where) from error
+
+
+def _line(error: BaseException, table: Table) -> str:
+    """File and line of the user's code nearest to the error."""
+    code = table.function.__code__ if table.function else None
+    found = ""
+    step = error.__traceback__
+    while step is not None:
+        if code and step.tb_frame.f_code.co_filename == code.co_filename:
+            found = f"{step.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{step.tb_lineno}"
+        step = step.tb_next
+    return found
+
+
+def _from_query(job: Job, made: Sql) -> tuple[Schema, Shape]:
+    tree = parsed(made.text, place=job.name)
+    first = "_computed" if not made.asofs else "_step0"
+    try:
+        schema = job.session.define(first, made.text, dict(made.params))
+    except QueryError as error:
+        raise QueryError(error.message, place=job.name, expected=error.expected, got=error.got, hint=error.hint) from error
+    left = first
+    for i, join in enumerate(made.asofs, start=1):
+        if join.right not in job.node.inputs:
+            raise DefinitionError(
+                "an as-of join needs an input of the table",
+                place=f"{job.name}.asof({join.right})",
+                hint=did_you_mean(join.right, job.node.inputs),
+            )
+        right = visible(job.runtime.lake.scan(join.right, version=job.versions[join.right]).schema)
+        take = join.take if join.take is not None else tuple(n for n in right.names if n not in schema and n != join.right_on)
+        name = "_computed" if i == len(made.asofs) else f"_step{i}"
+        within = float(seconds(join.within)) if join.within else None
+        schema = job.session.asof(name, left, join.right, by=join.by, on=join.on, right_on=join.right_on, within_s=within, take=take)
+        left = name
+    return schema, shape_of(tree, job.node.inputs)
+
+
+def _step(job: Job, shape: Shape, scans: Mapping[str, Scan], written: int, *, sliced: bool) -> Step:
+    """The ledger's line for the computation. A one-table query must account for each row of its base."""
+    inputs = {name: scan.rows for name, scan in scans.items()}
+    if not shape.keeps or sliced:
+        return Step("compute", max(inputs.values(), default=0), written, keeps=False, inputs=inputs)
+    filtered = {}
+    if shape.where:
+        count = f"SELECT count(*) FROM {quote(shape.base)} AS {quote(shape.alias)} WHERE ({shape.where}) IS NOT TRUE"
+        if left_out := int(job.session.rows(count)[0][0]):
+            filtered = {shape.where: left_out}
+    return Step("compute", inputs[shape.base], written, filtered=filtered)
+
+
+def _renames(job: Job, table: Table) -> dict[str, str]:
+    """Renames that the table has not seen yet."""
+    current = job.runtime.lake.snapshot(job.name)
+    have = set(current.schema.names) if current else set()
+    return {new: old for new, old in table.renamed if new not in have and old in have}
+
+
+def _checks_fit(job: Job, table: Table, schema: Schema) -> None:
+    """Raises: DefinitionError(E1001) if the key or time of a table is no column of it."""
+    for column in (*table.key, *((table.time,) if table.time else ())):
+        schema.field(column, of=job.name)
+
+
+# -- merging --------------------------------------------------------------------------------------------------------
+def _merged(job: Job, table: Table, batch: Batch, current: Scan | None) -> Batch:
+    """Of the batch's rows and the current rows with the same keys, the newest by time stay, one for each key."""
+    session, draft = job.session, batch.draft
+    names = [f.name for f in draft.schema]
+    columns = ", ".join(quote(n) for n in names)
+    key = ", ".join(quote(k) for k in table.key)
+    ranked = [quote(table.time or "")] + [quote(f.name) for f in draft.schema if f.type.name != "map"]
+    order = ", ".join(f"{c} DESC NULLS LAST" for c in ranked)
+    session.files("_batch", batch.files, draft.schema)
+    read = sum(f.rows for f in batch.files)
+    same_key = " AND ".join(f"b.{quote(k)} IS NOT DISTINCT FROM o.{quote(k)}" for k in table.key)
+    if current is None or not current.files:
+        session.define("_winners", f"SELECT {columns} FROM _batch QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1")
+        files = session.write("SELECT * FROM _winners", draft)
+        job.steps.append(
+            Step("merge", read, sum(f.rows for f in files), duplicate=read - int(_count(job, f"SELECT DISTINCT {key} FROM _batch")))
+        )
+        return replace(batch, files=files)
+    session.bind("_current", replace(current, schema=current.schema))
+    have = set(current.schema.names)
+    old = ", ".join(f"o.{quote(n)}" if n in have else f"NULL AS {quote(n)}" for n in names)
+    met = session.read(f"SELECT {old}, o._path FROM _current__all o SEMI JOIN _batch b ON {same_key}").read_all()
+    session.bind("_met", met)
+    both = f"SELECT {columns} FROM _batch UNION ALL SELECT {columns} FROM _met"
+    session.define("_winners", f"SELECT * FROM ({both}) QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1")
+    changed = session.read(f"SELECT {columns} FROM _winners EXCEPT SELECT {columns} FROM _met").read_all()
+    session.bind("_changed", changed)
+    join = " AND ".join(f"c.{quote(k)} IS NOT DISTINCT FROM m.{quote(k)}" for k in table.key)
+    paths = [str(p) for (p,) in session.rows(f"SELECT DISTINCT m._path FROM _met m SEMI JOIN _changed c ON {join} ORDER BY 1")]
+    updated = int(_count(job, f"SELECT 1 FROM _met m SEMI JOIN _changed c ON {join}"))
+    inserted = changed.num_rows - updated
+    files = session.write(f"SELECT {columns} FROM _changed", draft) if changed.num_rows else ()
+    stays = _others(job, table, draft.schema, current, paths) if paths else None
+    kept = session.write(stays, draft) if stays else ()
+    unmoved = int(
+        _count(
+            job,
+            f"SELECT b.* FROM _batch b ANTI JOIN _changed c ON {' AND '.join(f'b.{quote(n)} IS NOT DISTINCT FROM c.{quote(n)}' for n in names)}",
+        )
+    )
+    again = read - unmoved - changed.num_rows
+    note = {"inserted": inserted, "updated": updated}
+    job.steps.append(Step("merge", read, changed.num_rows, duplicate=unmoved + again, note=note))
+    return replace(batch, files=files, kept=kept, remove=tuple(paths))
+
+
+def _others(job: Job, table: Table, schema: Schema, current: Scan, paths: Sequence[str]) -> str:
+    """A query of the rows of some files whose key did not change."""
+    here = set(paths)
+    job.session.bind("_moving", replace(current, files=tuple(f for f in current.files if f.path in here)))
+    join = " AND ".join(f"c.{quote(k)} IS NOT DISTINCT FROM o.{quote(k)}" for k in table.key)
+    return f"SELECT o.* FROM _moving o ANTI JOIN _changed c ON {join}"
+
+
+def _count(job: Job, query: str) -> Any:
+    return job.session.rows(f"SELECT count(*) FROM ({query})")[0][0]

@@ -1,0 +1,297 @@
+"""Running a plan: one asset after the other, each under a claim, decided again with the versions that are really there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from penstock.graph.graph import Graph, Node
+from penstock.ground.clock import iso
+from penstock.ground.digest import digest
+from penstock.ground.errors import Busy, Fenced, PenstockError, StorageFull
+from penstock.ground.failpoints import reach
+from penstock.plan.decide import decide
+from penstock.plan.records import Action, Declared, FileSeen, Made
+from penstock.ports.state import Claim
+from penstock.run.build import build
+from penstock.run.land import land, recorded_files
+from penstock.run.publish import listing_entries, version_of
+from penstock.run.runtime import Event, Job, Outcome, Runtime
+
+#: Seconds a claim holds without a sign of life; renewed three times in that span.
+LEASE_S = 15.0
+
+
+@dataclass(frozen=True)
+class AssetResult:
+    """What became of one asset in a run. `status`: made, unchanged, fresh, failed, refused, skipped."""
+
+    asset: str
+    kind: str
+    status: str
+    seconds: float = 0.0
+    body: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A whole run. `ok` is False if an asset failed, was refused by its gates, or was skipped for that."""
+
+    run: str
+    started: datetime
+    seconds: float
+    results: tuple[AssetResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(r.status in ("made", "unchanged", "fresh") for r in self.results)
+
+    @property
+    def nothing(self) -> bool:
+        return all(r.status == "fresh" for r in self.results)
+
+    def record(self) -> dict[str, Any]:
+        results = [
+            {"asset": r.asset, "kind": r.kind, "status": r.status, "seconds": r.seconds, "reasons": list(r.reasons), "error": r.error,
+             **{k: r.body.get(k) for k in ("version", "rows", "rows_in", "rejected", "ledger", "checks", "gates") if k in r.body}}
+            for r in self.results
+        ]  # fmt: skip
+        return {"run": self.run, "started": iso(self.started), "seconds": self.seconds, "ok": self.ok, "results": results}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be run: the graph, what is declared, what is seen of the sources now, and which assets."""
+
+    graph: Graph
+    declared: Mapping[str, Declared]
+    seen: Mapping[str, Mapping[str, FileSeen]]
+    chosen: Collection[str]
+    force: Collection[str] = ()
+    looks: Collection[str] = ()
+
+
+Kinds = Mapping[str, Callable[[Job], Outcome]]
+KINDS: dict[str, Callable[[Job], Outcome]] = {"source": land, "table": build, "features": build}
+
+
+def run(wanted: Wanted, runtime: Runtime, kinds: Kinds = KINDS) -> RunReport:
+    """Makes the chosen assets fresh, in running order.
+
+    An asset whose input failed is skipped; the others go on. Each asset is one claim, one commit, one record; a run that
+    died anywhere is healed by the next one.
+    """
+    run_id = runtime.ids.new()
+    started, tick = runtime.clock.now(), runtime.clock.tick()
+    adopt(wanted.graph, runtime)
+    made = recorded(runtime)
+    versions = {name: record.version for name, record in made.items() if record.version}
+    broken: dict[str, str] = {}
+    results: list[AssetResult] = []
+    for node in wanted.graph:
+        if node.name not in wanted.chosen:
+            continue
+        result = _one(node, wanted, runtime, run_id, made, versions, broken, kinds)
+        results.append(result)
+        if result.body.get("version") and result.status in ("made", "unchanged", "refused"):
+            versions[node.name] = str(result.body["version"])
+        if result.status in ("failed", "skipped") or (result.status == "refused" and node.name not in versions):
+            broken[node.name] = result.status
+    report = RunReport(run_id, started, round(runtime.clock.tick() - tick, 3), tuple(results))
+    if not report.nothing:
+        runtime.state.append("run", run_id, report.record(), at=runtime.clock.now())
+    return report
+
+
+def _one(
+    node: Node, wanted: Wanted, runtime: Runtime, run_id: str, made: Mapping[str, Made], versions: Mapping[str, str],
+    broken: Mapping[str, str], kinds: Kinds,
+) -> AssetResult:  # fmt: skip
+    if lost := [name for name in node.inputs if name in broken]:
+        runtime.tell(Event("skipped", node.name, f"needs {', '.join(lost)}"))
+        return AssetResult(node.name, node.kind, "skipped", reasons=(f"{', '.join(lost)} failed",))
+    action = decide(
+        wanted.declared[node.name], made.get(node.name), wanted.seen.get(node.name), versions,
+        forced=node.name in wanted.force, look=node.name in wanted.looks,
+    )  # fmt: skip
+    reasons = tuple(r.text for r in action.reasons)
+    if not action.works:
+        return AssetResult(node.name, node.kind, "fresh", reasons=reasons)
+    tick = runtime.clock.tick()
+    runtime.tell(Event("started", node.name, "; ".join(reasons), {"kind": node.kind, "mode": action.mode}))
+    try:
+        outcome = _worked(node, wanted, action, runtime, run_id, versions, kinds)
+    except (PenstockError, OSError) as error:
+        return _failed(node, runtime, error, runtime.clock.tick() - tick, reasons)
+    seconds = round(runtime.clock.tick() - tick, 3)
+    status = "refused" if outcome.body.get("refused") else "made" if outcome.changed else "unchanged"
+    runtime.tell(Event("finished", node.name, status, {**outcome.body, "seconds": seconds, "status": status}))
+    return AssetResult(node.name, node.kind, status, seconds, outcome.body, reasons=reasons)
+
+
+def _failed(node: Node, runtime: Runtime, error: Exception, seconds: float, reasons: tuple[str, ...]) -> AssetResult:
+    if isinstance(error, OSError) and error.errno == 28 and not isinstance(error, PenstockError):
+        error = StorageFull("no space left on the device", place=node.name, hint="free some space and run again; nothing was published")
+    if not isinstance(error, PenstockError):
+        raise error
+    record = error.as_record()
+    if error.__cause__ is not None and error.code == "E5001":
+        import traceback
+
+        record["traceback"] = "".join(traceback.format_exception(error.__cause__))
+    runtime.state.append("failure", node.name, {"error": record, "seconds": seconds}, at=runtime.clock.now())
+    runtime.tell(Event("failed", node.name, str(error), record))
+    return AssetResult(node.name, node.kind, "failed", round(seconds, 3), error=record, reasons=reasons)
+
+
+def _worked(
+    node: Node, wanted: Wanted, action: Action, runtime: Runtime, run_id: str, versions: Mapping[str, str], kinds: Kinds
+) -> Outcome:
+    """One asset under its claim, in one engine session."""
+    with claimed(runtime, f"asset:{node.name}", run_id) as claim:
+        reach("run.claimed")
+        head = runtime.state.heads("asset", prefix=node.name).get(node.name)
+        base = dict(head.body) if head else {}
+        declared = wanted.declared[node.name]
+        session = runtime.engine.session()
+        try:
+            token = f"{node.name}:{_work_digest(node, declared, action, base, versions, wanted.seen.get(node.name))}"
+            tick = runtime.clock.tick()
+            job = Job(runtime, wanted.graph, node, declared, action, run_id, claim, session, versions, base, token, tick)
+            return kinds[node.kind](job)
+        finally:
+            session.close()
+
+
+def _work_digest(
+    node: Node,
+    declared: Declared,
+    action: Action,
+    base: Mapping[str, Any],
+    versions: Mapping[str, str],
+    seen: Mapping[str, FileSeen] | None,
+) -> str:
+    """Names a piece of work by all that decides its result, so that the same work after a crash is known again."""
+    inputs = {name: versions[name] for name in node.inputs}
+    what = [declared.definition, declared.contract, dict(declared.params), action.mode, inputs, _files_of(action, seen)]
+    return digest([*what, base.get("version"), base.get("at")])
+
+
+def _files_of(action: Action, seen: Mapping[str, FileSeen] | None) -> Any:
+    if seen is None:
+        return None
+    labels = [*action.files.new, *action.files.changed] if action.mode == "part" else seen
+    return [[label, seen[label].size_bytes, seen[label].changed_ns] for label in sorted(labels) if label in seen]
+
+
+# -- claims ---------------------------------------------------------------------------------------------------------
+def me() -> str:
+    """This process as a claim's owner: host, pid, and the kernel's start time of the process, so that a reused pid is told apart."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_born(os.getpid())}"
+
+
+def _born(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def is_dead(owner: str) -> bool:
+    """Whether a claim's owner was a process of this machine that is gone; False if that cannot be told."""
+    host, pid, born, *_ = (*owner.split("#")[0].split("/"), "", "")
+    if host != socket.gethostname() or not pid.isdigit() or not born:
+        return False
+    return _born(int(pid)) != born
+
+
+@contextmanager
+def claimed(runtime: Runtime, name: str, run_id: str) -> Iterator[Claim]:
+    """Holds a claim for the length of the block, renewed by a thread; a dead owner's claim is taken over at once.
+
+    Raises: Busy(E4005) while another live process holds it.
+    """
+    owner = f"{me()}#{run_id}"
+    try:
+        claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
+    except Busy as busy:
+        held = getattr(busy, "claim", None)
+        if held is None or not is_dead(held.owner):
+            raise
+        runtime.state.release(held)
+        claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(runtime, claim, over), daemon=True)
+    keeper.start()
+    try:
+        yield claim
+    finally:
+        over.set()
+        keeper.join()
+        runtime.state.release(claim)
+
+
+def _keep(runtime: Runtime, claim: Claim, over: threading.Event) -> None:
+    while not over.wait(LEASE_S / 3):
+        try:
+            claim = runtime.state.renew(claim, now=runtime.clock.now(), lease_s=LEASE_S)
+        except Fenced:
+            return
+        except PenstockError:
+            continue
+
+
+# -- what is recorded -----------------------------------------------------------------------------------------------
+def recorded(runtime: Runtime) -> dict[str, Made]:
+    """Newest recorded version of every asset."""
+    listing = runtime.state.heads("listing")
+    by_asset: dict[str, dict[str, Any]] = {}
+    for key, record in listing.items():
+        by_asset.setdefault(key.split("/", 1)[0], {})[key] = record
+    return {name: made_of(name, head.body, by_asset.get(name, {})) for name, head in runtime.state.heads("asset").items()}
+
+
+def made_of(name: str, body: Mapping[str, Any], listing: Mapping[str, Any]) -> Made:
+    return Made(
+        version=str(body["version"]), definition=str(body["definition"]), contract=str(body["contract"]), params=body["params"],
+        inputs=body["inputs"], rows=int(body["rows"]), seconds=float(body.get("seconds", 0.0)), bytes_in=int(body.get("bytes_in", 0)),
+        files=recorded_files(listing, name),
+    )  # fmt: skip
+
+
+def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
+    """Records versions that were committed by a run that died before it could record them.
+
+    Such an asset has a `pending` record newer than its `asset` record; the lake tells whether its token was committed.
+    """
+    pending, assets = runtime.state.heads("pending"), runtime.state.heads("asset")
+    found = []
+    for name, record in pending.items():
+        head = assets.get(name)
+        if name not in graph.nodes or (head is not None and head.seq > record.seq):
+            continue
+        snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
+        if snapshot is None:
+            continue
+        now = runtime.clock.now()
+        body = {
+            **record.body,
+            "version": snapshot.version,
+            "parent": snapshot.parent,
+            "rows": snapshot.rows,
+            "files": snapshot.files,
+            "at": iso(now),
+        }
+        runtime.state.append_all([("asset", name, body), *listing_entries(name, body)], at=now)
+        found.append(name)
+        runtime.tell(Event("note", name, "a version that an interrupted run had published was recorded"))
+    return tuple(found)

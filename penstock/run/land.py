@@ -1,0 +1,326 @@
+"""Landing a source: raw files or a database become a versioned table; only new input is read, and what cannot be read is kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from penstock.ground.errors import SchemaDrift, SourceError
+from penstock.ground.failpoints import reach
+from penstock.ground.names import literal, quote
+from penstock.plan.records import FileSeen
+from penstock.ports.engine import RawFile, RawFiles
+from penstock.ports.lake import DataFile, Draft, Scan
+from penstock.run import rejected
+from penstock.run.ledger import Step
+from penstock.run.publish import Batch, audited, final_audit, published, unchanged
+from penstock.run.runtime import Job, Outcome
+from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_record, widened
+from penstock.spec.sources import Database, Files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_COLUMN = "_file"
+#: Files up to this size are recorded with a digest of their content; of larger ones a new time alone means changed.
+DIGEST_LIMIT = 64 << 20
+
+
+def land(job: Job) -> Outcome:
+    """Lands what is new of a source and publishes it."""
+    return land_files(job) if isinstance(job.node.asset, Files) else land_database(job)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+def land_files(job: Job) -> Outcome:
+    """Reads new and changed files, or all; replaces rows of changed files; keeps or drops rows of vanished ones."""
+    asset = job.node.asset
+    assert isinstance(asset, Files)
+    listed = {f.label: f for f in job.runtime.list_files(asset)}
+    reach("source.files_listed")
+    work = job.action.files
+    labels = sorted({*work.new, *work.changed} if job.part else listed)
+    taken = [listed[label] for label in labels if label in listed]
+    dropped = set(work.changed) | (set(work.gone) if asset.gone == "drop" else set()) if job.part else set()
+    columns, options, taken, left_out = crawled(job, asset, taken)
+    if not taken and not dropped:
+        listing = {f.label: seen(job, f, "quarantined") for f in left_out}
+        return unchanged(job, extra={"listing": listing, "quarantined": [f.label for f in left_out]})
+    draft = job.runtime.lake.draft(job.name, Schema((*columns.fields, Field(FILE_COLUMN, primitive("string")))), exact=not job.part)
+    raw = RawFiles(tuple(taken), format_of(asset, taken), columns, options, FILE_COLUMN)
+    before = {f.label: f for f in taken}
+    loaded = job.session.load(raw, draft)
+    reach("source.written")
+    refused = ()
+    if loaded.rejected.num_rows:
+        refused = (rejected.of_parse(job, loaded.rejected),)
+    job.steps.append(Step("land", loaded.rows_read, sum(f.rows for f in loaded.files), rejected=_by_check(loaded.rejected)))
+    batch = Batch(draft, loaded.files, refused, whole=not job.part)
+    batch, audit = audited(job, batch, asset.checks, ())
+    current = None
+    if job.part:
+        current = job.runtime.lake.scan(job.name)
+        if dropped:
+            batch = _without_files(job, batch, current, dropped)
+        whole = final_audit(job, batch, asset.checks, (), current)
+        audit = audit if whole is None else replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
+    listing: dict[str, Any] = {label: seen(job, f, rows=loaded.per_file.get(label, 0)) for label, f in before.items()}
+    listing |= {f.label: seen(job, f, "quarantined") for f in left_out}
+    listing |= {label: {"gone": True} for label in (set(job.base.get("labels", ())) | dropped) - set(listed) if label in dropped}
+    extra = {
+        "listing": listing,
+        "crawl": schema_record(columns),
+        "options": _plain(options),
+        "bytes_in": sum(f.size_bytes for f in taken) + (int(job.base.get("bytes_in", 0)) if job.part else 0),
+        "quarantined": [f.label for f in left_out],
+    }
+    if left_out:
+        job.tell("note", f"{len(left_out)} files left out: their columns differ from those recorded", files=[f.label for f in left_out])
+    return published(job, batch, audit, extra=extra)
+
+
+def format_of(asset: Files, files: Sequence[RawFile]) -> str:
+    """The declared format, or that of the files' endings.
+
+    Raises: SourceError(E2001) if the endings disagree or say nothing.
+    """
+    if asset.format:
+        return asset.format
+    found = {format_by_name(f.member or f.label) for f in files} - {""}
+    if len(found) != 1:
+        raise SourceError(
+            "the files' format cannot be told from their names", place=asset.pattern, got=", ".join(sorted(found)) or "no known ending",
+            hint='say it: ps.files(..., format="csv")',
+        )  # fmt: skip
+    return found.pop()
+
+
+_ENDINGS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "json": "json", "ndjson": "ndjson", "jsonl": "ndjson", "parquet": "parquet",
+            "pq": "parquet", "arrow": "arrow", "feather": "arrow", "ipc": "arrow", "xlsx": "excel", "xls": "excel", "txt": "csv"}  # fmt: skip
+
+
+def format_by_name(name: str) -> str:
+    """The format that a file name's ending means, "" if none; endings of compressions are passed over."""
+    parts = name.lower().split(".")
+    while len(parts) > 1 and parts[-1] in ("gz", "gzip", "zst", "zstd", "zip"):
+        parts.pop()
+    return _ENDINGS.get(parts[-1], "") if len(parts) > 1 else ""
+
+
+def crawled(job: Job, asset: Files, files: list[RawFile]) -> tuple[Schema, Mapping[str, Any], list[RawFile], list[RawFile]]:
+    """Columns and reader options for a load, and the files to take and to leave out, by the source's drift policy.
+
+    Raises: SchemaDrift(E2003) under `freeze`, or when a type cannot be widened.
+    """
+    declared = dict(asset.options)
+    if not files:
+        return schema_from_record(list(job.base.get("crawl", []))), declared, [], []
+    inferred = job.session.infer(RawFiles(tuple(files), format_of(asset, files), None, declared))
+    options = {**inferred.options, **(job.base.get("options", {}) if job.part else {}), **declared}
+    known = asset.schema
+    if known is None and job.part:
+        known = schema_from_record(list(job.base["crawl"]))
+    if known is None:
+        return inferred.schema, options, files, []
+    declared_types = asset.schema is not None
+    if asset.drift == "widen" and not declared_types:
+        return _widened(job, known, inferred.per_file), options, files, []
+    differing = {label: text for label, schema in inferred.per_file if (text := difference(known, schema, types=not declared_types))}
+    if not differing:
+        return known, options, files, []
+    if asset.drift == "quarantine":
+        return known, options, [f for f in files if f.label not in differing], [f for f in files if f.label in differing]
+    if asset.drift == "widen":
+        return known, options, files, []
+    label, text = next(iter(differing.items()))
+    raise SchemaDrift(
+        "a file's columns differ from those recorded, and the source is frozen; nothing was loaded", place=f"{job.name}: {label}",
+        expected=", ".join(f"{f.name} {f.type}" for f in known)[:300], got=text,
+        hint='accept it with ps.files(..., drift="widen"), or leave such files out with drift="quarantine"',
+    )  # fmt: skip
+
+
+def difference(known: Schema, found: Schema, *, types: bool) -> str:
+    """How a file differs from the recorded columns, "" if it does not. Order does not count."""
+    here = {f.name: f.type for f in found}
+    missing = [f.name for f in known if f.name not in here]
+    extra = [n for n in here if n not in known]
+    other = [
+        f"{f.name} is {here[f.name]}, not {f.type}"
+        for f in known
+        if types and f.name in here and f.type.name != "string" and widened(f.type, here[f.name]) != f.type
+    ]
+    parts = [f"without {', '.join(missing)}"] if missing else []
+    parts += [f"with {', '.join(extra)}"] if extra else []
+    return "; ".join([*parts, *other])
+
+
+def _widened(job: Job, known: Schema, per_file: Sequence[tuple[str, Schema]]) -> Schema:
+    """The recorded columns, wider types where files need and the lake can, and new columns at the end.
+
+    A type that only text could hold stays as it is: its rows that do not fit are rejected, not lost.
+    """
+    fields = {f.name: f.type for f in known}
+    for _, schema in per_file:
+        for field in schema:
+            was = fields.get(field.name)
+            if was is None:
+                job.tell("note", f"new column {field.name} {field.type}")
+            fields[field.name] = field.type if was is None else (widened(was, field.type) or was)
+    return Schema(tuple(Field(name, kind) for name, kind in fields.items()))
+
+
+def seen(job: Job, file: RawFile, status: str = "landed", rows: int = 0) -> dict[str, Any]:
+    """A file as recorded: size, time, digest (of files not too large), what became of it."""
+    digest = job.runtime.digest_file(file) if file.size_bytes <= DIGEST_LIMIT else ""
+    loaded = int(job.runtime.clock.now().timestamp() * 1e9)
+    return {"size": file.size_bytes, "changed_ns": file.changed_ns, "digest": digest, "loaded_ns": loaded, "status": status, "rows": rows}
+
+
+def recorded_files(heads: Mapping[str, Any], asset: str) -> dict[str, FileSeen]:
+    """Landed files of a source from the state's heads of kind `listing`."""
+    start = len(asset) + 1
+    return {
+        key[start:]: FileSeen(r.body["size"], r.body["changed_ns"], r.body["digest"])
+        for key, r in heads.items()
+        if key.startswith(f"{asset}/") and not r.body.get("gone")
+    }
+
+
+def _without_files(job: Job, batch: Batch, current: Scan, labels: set[str]) -> Batch:
+    """Adds to a batch the removal of rows that came from some input files."""
+    condition = f"{quote(FILE_COLUMN)} IN ({', '.join(literal(label) for label in sorted(labels))})"
+    kept, remove, removed = moved(job, batch.draft, current, condition)
+    job.steps.append(Step("replace", current.rows, current.rows - removed, keeps=False, note={"rows of changed files": removed}))
+    return replace(batch, kept=kept, remove=remove)
+
+
+def moved(job: Job, draft: Draft, current: Scan, condition: str) -> tuple[tuple[DataFile, ...], tuple[str, ...], int]:
+    """Takes rows that meet a condition out of the current version, by writing the other rows of their files again.
+
+    Returns: files with the rows that stay, paths to remove, number of rows taken out.
+    """
+    session = job.session
+    session.bind("_current", current)
+    hit = session.rows(f"SELECT _path, count(*) FROM _current__all WHERE {condition} GROUP BY 1 ORDER BY 1")
+    if not hit:
+        return (), (), 0
+    paths = [str(path) for path, _ in hit]
+    here = set(paths)
+    session.bind("_moving", replace(current, files=tuple(f for f in current.files if f.path in here)))
+    kept = session.write(f"SELECT * FROM _moving__all WHERE ({condition}) IS NOT TRUE", draft)
+    return kept, tuple(paths), sum(int(n) for _, n in hit)
+
+
+def _by_check(found: pa.Table) -> dict[str, int]:
+    counted = found.group_by("check").aggregate([([], "count_all")]).to_pylist() if found.num_rows else []
+    return {str(r["check"]): int(r["count_all"]) for r in counted}
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+
+
+# -- databases ------------------------------------------------------------------------------------------------------
+def land_database(job: Job) -> Outcome:
+    """Reads a table or query in full, or the rows at or above the cursor's last value."""
+    asset = job.node.asset
+    assert isinstance(asset, Database)
+    database = job.runtime.open_database(asset)
+    try:
+        relation = asset.table or f"({asset.query})"
+        found = database.describe(relation)
+        columns = _database_columns(job, asset, found)
+        reader = database.read(relation, columns=columns, above=_above(job, asset, columns))
+        job.session.bind("_read", reader)
+        draft = job.runtime.lake.draft(job.name, columns, exact=not job.part)
+        files = job.session.write("SELECT * FROM _read", draft)
+    finally:
+        database.close()
+    reach("source.written")
+    read = sum(f.rows for f in files)
+    batch = Batch(draft, files, whole=not job.part)
+    current = job.runtime.lake.scan(job.name) if job.base else None
+    if job.part and current is not None:
+        batch = _new_rows(job, asset, batch, current)
+    elif current is not None and _same(job, batch, current):
+        job.steps.append(Step("land", read, 0, duplicate=read))
+        return unchanged(job)
+    written = sum(f.rows for f in batch.files)
+    job.steps.append(Step("land", read, written, duplicate=_counted(job, batch, read) if job.part else 0))
+    if job.part and not batch.files:
+        return unchanged(job)
+    batch, audit = audited(job, batch, asset.checks, ())
+    cursor = _newest(job, asset, batch)
+    return published(job, batch, audit, extra={"crawl": schema_record(columns), "cursor": cursor})
+
+
+def _database_columns(job: Job, asset: Database, found: Schema) -> Schema:
+    if asset.schema is not None:
+        return asset.schema
+    if not job.base.get("crawl"):
+        return found
+    known = schema_from_record(list(job.base["crawl"]))
+    if asset.drift == "freeze" and (text := difference(known, found, types=True)):
+        raise SchemaDrift(
+            "the database's columns differ from those recorded, and the source is frozen", place=job.name,
+            expected=", ".join(f"{f.name} {f.type}" for f in known)[:300], got=text, hint='accept it with drift="widen"',
+        )  # fmt: skip
+    if not job.part:
+        return found
+    fields = {f.name: f.type for f in known}
+    for field in found:
+        was = fields.get(field.name)
+        fields[field.name] = field.type if was is None else (widened(was, field.type) or common(was, field.type) or was)
+    return Schema(tuple(Field(name, kind) for name, kind in fields.items() if name in found))
+
+
+def _above(job: Job, asset: Database, columns: Schema) -> tuple[str, Any] | None:
+    """The cursor's last value as text, read back in the column's own type by the adapter."""
+    if not (job.part and asset.cursor) or job.base.get("cursor") is None:
+        return None
+    columns.field(asset.cursor, of=job.name)
+    return asset.cursor, job.base["cursor"]
+
+
+def _new_rows(job: Job, asset: Database, batch: Batch, current: Scan) -> Batch:
+    """Of the rows read at or above the cursor, those that are not there yet: the cursor's last value is read again, ties included."""
+    session = job.session
+    session.files("_again", batch.files, batch.draft.schema)
+    session.bind("_current", current)
+    names = [f.name for f in batch.draft.schema]
+    columns = ", ".join(quote(n) for n in names)
+    last = f"CAST({literal(str(job.base['cursor']))} AS VARCHAR)"
+    near = f"CAST({quote(asset.cursor or '')} AS VARCHAR) = {last}"
+    have = set(current.schema.names)
+    known = ", ".join(quote(n) if n in have else f"NULL AS {quote(n)}" for n in names)
+    query = f"SELECT {columns} FROM _again EXCEPT ALL SELECT {known} FROM _current WHERE {near}"
+    files = session.write(query, batch.draft)
+    return replace(batch, files=files)
+
+
+def _counted(job: Job, batch: Batch, read: int) -> int:
+    """Rows read again that were there before; counted in the version, not derived from the others."""
+    names = ", ".join(quote(f.name) for f in batch.draft.schema if f.name in set(job.runtime.lake.scan(job.name).schema.names))
+    query = f"SELECT count(*) FROM (SELECT {names} FROM _again INTERSECT ALL SELECT {names} FROM _current)"
+    return int(job.session.rows(query)[0][0])
+
+
+def _same(job: Job, batch: Batch, current: Scan) -> bool:
+    """Whether the rows read are exactly those of the current version."""
+    if [f.name for f in batch.draft.schema] != list(current.schema.names) or sum(f.rows for f in batch.files) != current.rows:
+        return False
+    job.session.files("_again", batch.files, batch.draft.schema)
+    job.session.bind("_current", current)
+    names = ", ".join(quote(n) for n in current.schema.names)
+    query = f"SELECT count(*) FROM (SELECT {names} FROM _again EXCEPT ALL SELECT {names} FROM _current)"
+    return int(job.session.rows(query)[0][0]) == 0
+
+
+def _newest(job: Job, asset: Database, batch: Batch) -> str | None:
+    if not asset.cursor:
+        return None
+    job.session.files("_landed", batch.files, batch.draft.schema)
+    found = job.session.rows(f"SELECT CAST(max({quote(asset.cursor)}) AS VARCHAR) FROM _landed")[0][0]
+    return str(found) if found is not None else job.base.get("cursor")

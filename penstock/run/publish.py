@@ -1,0 +1,205 @@
+"""The way from written files to a published version: audit, reject, balance, commit, record. One path for every kind of table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from penstock.craft.quality.checks import Audit, audit_query, passing_query, verdict
+from penstock.ground.clock import iso
+from penstock.ground.errors import CheckFailed, GrainError
+from penstock.ground.failpoints import reach
+from penstock.ports.lake import DataFile, Draft, Scan, Snapshot
+from penstock.run import rejected
+from penstock.run.ledger import Step, require_balance
+from penstock.run.runtime import Job, Outcome
+from penstock.spec.checks import Check
+from penstock.spec.schema import schema_record
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one job in files that nobody can see yet.
+
+    Attributes:
+        files: the new rows. `refused`: queries of rejected rows so far, in rejected form.
+        kept: files with rows that were published before and only moved; not audited again.
+        remove: files of the current version that the commit takes out.
+        whole: the version consists of `files` alone.
+    """
+
+    draft: Draft
+    files: tuple[DataFile, ...]
+    refused: tuple[str, ...] = ()
+    kept: tuple[DataFile, ...] = ()
+    remove: Sequence[str] | Literal["*"] = ()
+    whole: bool = True
+
+
+def audited(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str]) -> tuple[Batch, Audit]:
+    """Runs all checks over the new rows in one pass, and takes the rejected rows out of the files.
+
+    Only when a row is rejected are its file's other rows written again.
+    Raises: CheckFailed(E3001), GrainError(E3003) for blocking checks; nothing has been published then.
+    """
+    reach("run.written")
+    now = job.runtime.clock.now()
+    job.session.files("_written", batch.files, batch.draft.schema)
+    measured = job.session.rows(audit_query("_written", checks, batch.draft.schema, tuple(key), now=now))[0]
+    audit = verdict(measured, checks, batch.draft.schema, tuple(key), now=now)
+    for result in audit.results:
+        job.tell("check", result.text, passed=result.passed, outcome=result.outcome, failures=result.failures)
+    if audit.rejected_rows:
+        batch = _without_rejected(job, batch, checks, audit)
+    reach("run.audited")
+    return batch, audit
+
+
+def require_passed(job: Job, audit: Audit) -> None:
+    """Raises: CheckFailed(E3001) for the first failed blocking check, GrainError(E3003) for a key that repeats."""
+    for result in audit.results:
+        if result.outcome == "block" and not result.passed:
+            if result.check.kind == "key":
+                raise GrainError(
+                    "the declared key is not unique; the new version was not published",
+                    place=f"{job.name}[{', '.join(result.check.columns)}]",
+                    expected="each key once, none null",
+                    got=result.text,
+                    hint="a join that fans out, or a key that is too small; look at it with `penstock query`",
+                )
+            raise CheckFailed(
+                "a check failed; the new version was not published, readers stay on the old one",
+                place=f"{job.name}.{result.check.name}",
+                expected=result.check.name,
+                got=result.text,
+                hint="mend the input or the query; .rejects() keeps the bad rows aside instead, .warns() only tells",
+            )
+
+
+def _without_rejected(job: Job, batch: Batch, checks: Sequence[Check], audit: Audit) -> Batch:
+    session, schema = job.session, batch.draft.schema
+    query = rejected.of_checks(job, "_written", schema, checks)
+    session.bind("_failing", session.read(query).read_all())
+    counts = {str(name): int(n) for name, n in session.rows('SELECT "check", count(*) FROM _failing GROUP BY 1 ORDER BY 1')}
+    files = session.write(passing_query("_written", checks, schema), batch.draft)
+    job.steps.append(Step("check", audit.rows, sum(f.rows for f in files), rejected=counts))
+    return replace(batch, files=files, refused=(*batch.refused, "SELECT * FROM _failing"))
+
+
+def final_audit(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str], current: Scan | None) -> Audit | None:
+    """Checks that speak of the whole table, over what it will be after the commit. None if the batch is the whole table."""
+    wide = [c for c in checks if not c.of_rows or (c.kind == "unique" and c.outcome != "reject")]
+    if batch.whole or not (wide or key):
+        return None
+    gone = set(batch.remove)
+    stays = tuple(f for f in current.files if f.path not in gone) if current and batch.remove != "*" else ()
+    scan = Scan(
+        batch.draft.table, "", batch.draft.schema, (*stays, *batch.kept, *batch.files),
+        {**(current.schemas if current else {}), batch.draft.schema_id: batch.draft.schema},
+    )  # fmt: skip
+    job.session.bind("_whole", scan)
+    now = job.runtime.clock.now()
+    row = job.session.rows(audit_query("_whole", wide, batch.draft.schema, tuple(key), now=now))[0]
+    return verdict(row, wide, batch.draft.schema, tuple(key), now=now)
+
+
+def published(job: Job, batch: Batch, audit: Audit, *, extra: Mapping[str, Any] | None = None) -> Outcome:
+    """Balances the ledger, commits rejected rows, then the version, then records it.
+
+    Crash between any two steps: the next run finds the commit by its token and records it, or does the work again.
+    """
+    require_balance(job.name, job.steps)
+    require_passed(job, audit)
+    body = body_of(job, batch, audit, extra or {})
+    state, now = job.runtime.state, job.runtime.clock.now()
+    state.append("pending", job.name, body, at=now, claim=job.claim)
+    _publish_rejected(job, batch)
+    reach("run.rejected_committed")
+    snapshot = job.runtime.lake.commit(
+        batch.draft,
+        (*batch.kept, *batch.files),
+        token=job.token,
+        remove=batch.remove,
+        summary={
+            "run": job.run,
+            "definition": job.declared.definition,
+            "contract": job.declared.contract,
+            "inputs": json.dumps(body["inputs"], separators=(",", ":")),
+            "rows_in": str(body["rows_in"]),
+            "rejected": str(body["rejected"]),
+        },
+        operation="append" if not batch.remove and not batch.whole else "overwrite",
+    )
+    reach("run.published")
+    return recorded(job, snapshot, body)
+
+
+def _publish_rejected(job: Job, batch: Batch) -> None:
+    drafted = rejected.draft(job.runtime.lake, job.name)
+    files: tuple[DataFile, ...] = ()
+    if batch.refused:
+        files = job.session.write(" UNION ALL BY NAME ".join(batch.refused), drafted)
+    rejected.publish(job, drafted, files, everything=batch.whole)
+
+
+def body_of(job: Job, batch: Batch, audit: Audit, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of the version, all but the version itself."""
+    first = job.steps[0] if job.steps else None
+    return {
+        "token": job.token,
+        "run": job.run,
+        "kind": job.node.kind,
+        "mode": job.action.mode,
+        "reasons": [r.text for r in job.action.reasons],
+        "definition": job.declared.definition,
+        "contract": job.declared.contract,
+        "params": dict(job.declared.params),
+        "inputs": {name: job.versions[name] for name in job.node.inputs},
+        "rows_in": first.rows_in if first else 0,
+        "rejected": sum(sum(s.rejected.values()) for s in job.steps),
+        "bytes": sum(f.size_bytes for f in (*batch.kept, *batch.files)),
+        "ledger": [s.record() for s in job.steps],
+        "checks": [r.record() for r in audit.results],
+        "columns": schema_record(batch.draft.schema),
+        **extra,
+    }
+
+
+def recorded(job: Job, snapshot: Snapshot, body: Mapping[str, Any]) -> Outcome:
+    """Makes a committed snapshot the asset's newest version."""
+    now = job.runtime.clock.now()
+    full = {**body, **version_of(snapshot), "seconds": job.seconds, "at": iso(now)}
+    job.runtime.state.append_all([("asset", job.name, full), *listing_entries(job.name, body)], at=now, claim=job.claim)
+    reach("run.recorded")
+    return Outcome(snapshot.version, full)
+
+
+def version_of(snapshot: Snapshot) -> dict[str, Any]:
+    """What a snapshot adds to an asset's record."""
+    return {"version": snapshot.version, "parent": snapshot.parent, "rows": snapshot.rows, "files": snapshot.files}
+
+
+def listing_entries(asset: str, body: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """State entries for the input files that a landing took in or dropped."""
+    return [("listing", f"{asset}/{label}", entry) for label, entry in body.get("listing", {}).items()]
+
+
+def unchanged(job: Job, audit_results: Sequence[Mapping[str, Any]] = (), *, extra: Mapping[str, Any] | None = None) -> Outcome:
+    """Records that the newest version is also right for today's inputs and definition."""
+    now = job.runtime.clock.now()
+    body = {
+        **job.base,
+        "run": job.run,
+        "definition": job.declared.definition,
+        "contract": job.declared.contract,
+        "params": dict(job.declared.params),
+        "inputs": {name: job.versions[name] for name in job.node.inputs},
+        "ledger": [s.record() for s in job.steps],
+        "reasons": [r.text for r in job.action.reasons],
+        **({"checks": list(audit_results)} if audit_results else {}),
+        **(extra or {}),
+    }
+    job.runtime.state.append_all([("asset", job.name, body), *listing_entries(job.name, body)], at=now, claim=job.claim)
+    return Outcome(str(body["version"]), body, changed=False)

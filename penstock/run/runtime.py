@@ -1,0 +1,106 @@
+"""What a run works with: the ports, the clock, and a listener for progress. Made by `project`, passed down, never global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from penstock.graph.graph import Graph, Node
+from penstock.ground.clock import Clock
+from penstock.ground.ids import Ids
+from penstock.plan.records import Action, Declared
+from penstock.ports.engine import Engine, RawFile, Session
+from penstock.ports.lake import Lake
+from penstock.ports.source import Database as DatabasePort
+from penstock.ports.state import Claim, State
+from penstock.run.ledger import Step
+from penstock.spec.sources import Database, Files
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person may want to see now. `kind`: started, step, check, gate, finished, failed, skipped, note."""
+
+    kind: str
+    asset: str
+    text: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    def __call__(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Ports and inputs of a run.
+
+    Attributes:
+        root: the project's folder. `folder`: its own data (`.penstock`).
+        list_files, digest_file: how a file source is looked at; `open_database`: how a database source is opened.
+    """
+
+    root: Path
+    folder: Path
+    lake: Lake
+    engine: Engine
+    state: State
+    clock: Clock
+    ids: Ids
+    list_files: Callable[[Files], tuple[RawFile, ...]]
+    digest_file: Callable[[RawFile], str]
+    open_database: Callable[[Database], DatabasePort]
+    tell: Listener
+
+
+@dataclass
+class Job:
+    """One action being worked on.
+
+    Attributes:
+        versions: newest version of every asset, as this run sees it.
+        base: body of the asset's newest record, {} if it was never made.
+        token: names this piece of work; the same work after a crash has the same token.
+        started: tick of the clock at which work began.
+        steps: the ledger so far.
+    """
+
+    runtime: Runtime
+    graph: Graph
+    node: Node
+    declared: Declared
+    action: Action
+    run: str
+    claim: Claim
+    session: Session
+    versions: Mapping[str, str]
+    base: Mapping[str, Any]
+    token: str
+    started: float
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def part(self) -> bool:
+        return self.action.mode == "part"
+
+    @property
+    def seconds(self) -> float:
+        return round(self.runtime.clock.tick() - self.started, 3)
+
+    def tell(self, kind: str, text: str = "", **data: Any) -> None:
+        self.runtime.tell(Event(kind, self.name, text, data))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job recorded. `changed` is False if there was nothing new to publish."""
+
+    version: str
+    body: Mapping[str, Any]
+    changed: bool = True

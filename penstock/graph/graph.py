@@ -126,7 +126,9 @@ def _fits(node: Node, needed: Node) -> None:
     elif isinstance(asset, Predictions):
         wants = ("model",) if needed.name == asset.model else ("source", "table")
     if needed.kind not in wants:
-        raise DefinitionError("an input is of the wrong kind", place=f"{node.name}({needed.name})", expected=" or ".join(wants), got=needed.kind)
+        raise DefinitionError(
+            "an input is of the wrong kind", place=f"{node.name}({needed.name})", expected=" or ".join(wants), got=needed.kind
+        )
 
 
 def _ordered(found: Mapping[str, Node]) -> dict[str, Node]:
@@ -149,5 +151,3 @@ def _ordered(found: Mapping[str, Node]) -> dict[str, Node]:
                 done[name] = found[name]
                 del path[name]
     return done
-
-

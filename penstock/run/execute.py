@@ -19,8 +19,7 @@ from penstock.ground.failpoints import reach
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
 from penstock.ports.state import Claim
-from penstock.run.build import build
-from penstock.run.land import land, recorded_files
+from penstock.run.land import recorded_files
 from penstock.run.publish import listing_entries, version_of
 from penstock.run.runtime import Event, Job, Outcome, Runtime
 
@@ -80,10 +79,9 @@ class Wanted:
 
 
 Kinds = Mapping[str, Callable[[Job], Outcome]]
-KINDS: dict[str, Callable[[Job], Outcome]] = {"source": land, "table": build, "features": build}
 
 
-def run(wanted: Wanted, runtime: Runtime, kinds: Kinds = KINDS) -> RunReport:
+def run(wanted: Wanted, runtime: Runtime, kinds: Kinds) -> RunReport:
     """Makes the chosen assets fresh, in running order.
 
     An asset whose input failed is skipped; the others go on. Each asset is one claim, one commit, one record; a run that

@@ -21,22 +21,27 @@ class Aggregate:
 
 
 def count(column: str | None = None) -> Aggregate:
+    """How many rows, or how many values of a column."""
     return Aggregate("count", column)
 
 
 def sum_(column: str) -> Aggregate:
+    """The sum of a column; null if it has no value."""
     return Aggregate("sum", column)
 
 
 def mean(column: str) -> Aggregate:
+    """The mean of a column; null if it has no value."""
     return Aggregate("mean", column)
 
 
 def min_(column: str) -> Aggregate:
+    """The least value of a column."""
     return Aggregate("min", column)
 
 
 def max_(column: str) -> Aggregate:
+    """The greatest value of a column."""
     return Aggregate("max", column)
 
 
@@ -55,6 +60,10 @@ class KnownAt:
 
 
 def after(lag: str) -> After:
+    """Known a fixed span after the event: `known=ps.after("6h")`.
+
+    Raises: DefinitionError(E1001).
+    """
     seconds(lag)
     return After(lag)
 

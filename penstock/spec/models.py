@@ -20,7 +20,7 @@ class ByTime:
 
 
 def by_time(*, test: str) -> ByTime:
-    """Raises: DefinitionError(E1001)."""
+    """The newest rows are the test set; see `ByTime`. Raises: DefinitionError(E1001)."""
     parts = test.split()
     if len(parts) == 2 and parts[1].rstrip("s") == "month" and parts[0].isdigit():
         return ByTime(test)
@@ -68,7 +68,7 @@ METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "calibration_err
 
 
 def metric(name: str, *, slice: str | None = None) -> Metric:
-    """Raises: DefinitionError(E1001) for an unknown metric."""
+    """A metric of the test set, overall or in every slice of a column. Raises: DefinitionError(E1001) for an unknown one."""
     if name not in METRICS:
         raise DefinitionError("unknown metric", place=name, expected=", ".join(METRICS), got=name)
     return Metric(name, slice)
@@ -160,6 +160,7 @@ class Predictions:
 
 
 def predictions(model: Any, *, over: Any, where: str | None = None, doc: str = "") -> Predictions:
+    """Scores of a table's rows by the newest passing version of a model; see `Predictions`."""
     return Predictions(model, over, where, doc)
 
 

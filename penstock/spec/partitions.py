@@ -23,18 +23,22 @@ def by(column: str) -> Partition:
 
 
 def year(column: str) -> Partition:
+    """One partition for each year of a date or time, in UTC."""
     return Partition(column, "year")
 
 
 def month(column: str) -> Partition:
+    """One partition for each month of a date or time, in UTC."""
     return Partition(column, "month")
 
 
 def day(column: str) -> Partition:
+    """One partition for each day of a date or time, in UTC."""
     return Partition(column, "day")
 
 
 def hour(column: str) -> Partition:
+    """One partition for each hour of a time, in UTC."""
     return Partition(column, "hour")
 
 

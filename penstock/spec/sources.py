@@ -24,6 +24,7 @@ class Secret:
 
 
 def secret(name: str) -> Secret:
+    """A secret by name, looked up in the environment when it is needed."""
     return Secret(name)
 
 

@@ -56,18 +56,22 @@ Write = Replace | Append | Merge | Slices
 
 
 def replaced() -> Replace:
+    """Each version is computed whole; what a table does when nothing is said."""
     return Replace()
 
 
 def append(of: str = "") -> Append:
+    """New rows of one input are computed and added; see `Append`."""
     return Append(of)
 
 
 def merge(of: str = "") -> Merge:
+    """As `append`, but a row whose key exists takes the place of the old one; see `Merge`."""
     return Merge(of)
 
 
 def slices(every: Every = "month", *, of: str = "", on: str = "", lookback: int = 0) -> Slices:
+    """Only slices of time that changed rows touch are computed again; see `Slices`."""
     return Slices(every, of, on, lookback)
 
 
@@ -123,6 +127,7 @@ class Sql:
 
 
 def sql(text: str, **params: Any) -> Sql:
+    """A query over the inputs by their names; `$name` is bound from the keyword of that name."""
     return Sql(text, tuple(sorted(params.items())))
 
 
@@ -231,7 +236,9 @@ def validated(made: Table) -> Table:
     Raises: DefinitionError(E1001).
     """
     if isinstance(made.write, Merge) and not (made.key and made.time):
-        raise DefinitionError("a merged table needs a key and a time", place=made.name, hint="@ps.table(key=..., time=..., write=ps.merge())")
+        raise DefinitionError(
+            "a merged table needs a key and a time", place=made.name, hint="@ps.table(key=..., time=..., write=ps.merge())"
+        )
     if isinstance(made.write, Slices) and not made.time:
         raise DefinitionError("a table in slices needs a time column", place=made.name, hint="@ps.table(time=..., write=ps.slices())")
     if not isinstance(made.write, Replace):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.graph.graph import Graph, build
 from penstock.graph.select import select
@@ -27,6 +28,12 @@ from penstock.project.discover import assets_of, load_modules
 from penstock.project.settings import Settings
 from penstock.run.runtime import Event, Runtime
 from penstock.spec.sources import Database, Files, Secret
+
+if TYPE_CHECKING:
+    from penstock.project.query import Result
+    from penstock.project.trace import TraceStep
+    from penstock.run.execute import RunReport
+    from penstock.run.replay import ReplayReport
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -159,7 +166,7 @@ class Project:
         forced = set(select(self.graph, selection)) if force else set()
         return plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen))
 
-    def run(self, *selection: str, params: Params | None = None, force: bool = False) -> Any:
+    def run(self, *selection: str, params: Params | None = None, force: bool = False) -> RunReport:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
         from penstock.run.execute import Wanted, run
         from penstock.run.kinds import KINDS
@@ -168,6 +175,25 @@ class Project:
         forced = set(select(self.graph, selection)) if force else set()
         wanted = Wanted(self.graph, self.declared(params), self.seen(chosen), chosen, forced, self.looks(chosen))
         return run(wanted, self.runtime, KINDS)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+    def query(self, sql: str, *, as_of: datetime | None = None, params: Mapping[str, Any] | None = None) -> Result:
+        """SQL over the project's tables, now or as they were at a moment; see `Result` for its forms."""
+        from penstock.project.query import query
+
+        return query(self.runtime, sql, as_of=as_of, params=params)
+
+    def trace(self, name: str, key: Mapping[str, Any]) -> TraceStep:
+        """Where one row came from, back to input files and positions."""
+        from penstock.project.trace import trace
+
+        return trace(self.graph, self.runtime, name, key)
+
+    def replay(self, name: str, params: Params | None = None) -> ReplayReport:
+        """Tries the rejected rows of an asset again; those that pass today's checks land."""
+        from penstock.run.replay import replay
+
+        return replay(self.graph.node(name), self.declared(params)[name], self.graph, self.runtime)
 
 
 def _digest_file(file: RawFile) -> str:

@@ -190,7 +190,7 @@ def called(table: Table, args: Sequence[Any], params: Mapping[str, Any], *, plac
         return table.function(*args, **params)
     except PenstockError:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever user code raises is its own fault and must be named so
+    except Exception as error:
         where = _line(error, table)
         raise UserCodeError(f"the function raised {type(error).__name__}: {error}", place=place, got=where) from error
 

@@ -20,7 +20,7 @@ from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
 from penstock.ports.state import Claim
 from penstock.run.land import recorded_files
-from penstock.run.publish import listing_entries, version_of
+from penstock.run.publish import listing_entries
 from penstock.run.runtime import Event, Job, Outcome, Runtime
 
 #: Seconds a claim holds without a sign of life; renewed three times in that span.

@@ -13,6 +13,7 @@ from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
 from penstock.ports.lake import Changes, Scan
 from penstock.run import forms
+from penstock.run.export import write_rows
 from penstock.run.land import FILE_COLUMN, moved
 from penstock.run.ledger import Step
 from penstock.run.publish import Batch, audited, final_audit, published, unchanged
@@ -93,7 +94,17 @@ def build_table(job: Job, table: Table) -> Outcome:
         audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows and r.check.kind != "key"), *key_audit.results))
     if batch.whole and job.base:
         batch = replace(batch, remove="*")
-    return published(job, batch, audit)
+    return published(job, batch, audit, export=exported if table.exports else None)
+
+
+def exported(job: Job) -> None:
+    """Writes a table's copies outside the lake from the version just committed."""
+    assert isinstance(job.node.asset, Table)
+    scan = job.runtime.lake.scan(job.name)
+    for export in job.node.asset.exports:
+        job.session.bind("_exported", scan)
+        rows = write_rows(job.session.read("SELECT * FROM _exported"), job.runtime.root / export.to)
+        job.tell("note", f"{rows:,} rows written to {export.to}")
 
 
 # -- inputs ---------------------------------------------------------------------------------------------------------

@@ -277,6 +277,8 @@ def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
         head = assets.get(name)
         if name not in graph.nodes or (head is not None and head.seq > record.seq):
             continue
+        if getattr(graph.nodes[name].asset, "exports", ()):
+            continue  # done again instead: the commit is found by its token, and the copies outside are written
         snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
         if snapshot is None:
             continue

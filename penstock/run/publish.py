@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -105,8 +105,10 @@ def final_audit(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[s
     return verdict(row, wide, batch.draft.schema, tuple(key), now=now)
 
 
-def published(job: Job, batch: Batch, audit: Audit, *, extra: Mapping[str, Any] | None = None) -> Outcome:
-    """Balances the ledger, commits rejected rows, then the version, then records it.
+def published(
+    job: Job, batch: Batch, audit: Audit, *, extra: Mapping[str, Any] | None = None, export: Callable[[Job], None] | None = None
+) -> Outcome:
+    """Balances the ledger, commits rejected rows, then the version, writes its exports, then records it.
 
     Crash between any two steps: the next run finds the commit by its token and records it, or does the work again.
     """
@@ -133,6 +135,8 @@ def published(job: Job, batch: Batch, audit: Audit, *, extra: Mapping[str, Any] 
         operation="append" if not batch.remove and not batch.whole else "overwrite",
     )
     reach("run.published")
+    if export is not None:
+        export(job)
     return recorded(job, snapshot, body)
 
 

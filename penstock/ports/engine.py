@@ -100,9 +100,11 @@ class Session(Protocol):
     """One job's use of an engine."""
 
     def bind(self, name: str, relation: Scan | pa.Table | pa.RecordBatchReader, *, hidden: Sequence[str] = ()) -> None:
-        """Makes an input readable under a name. A Scan is read by field ids; `hidden` columns exist but `SELECT *` leaves them out.
+        """Makes an input readable under a name. A Scan is read by field ids; the relation NAME lacks the `hidden` columns.
 
-        A RecordBatchReader can be read once. Binding a name again replaces it.
+        A second relation, `NAME__all`, has all columns; that of a Scan also has `_path` and `_pos` (from 0), which tell each
+        row's place, unless a column of the table is itself called so. A RecordBatchReader can be read once; what it raises is
+        raised by the call that reads it. Binding a name again replaces it.
         """
         ...
 
@@ -138,7 +140,8 @@ class Session(Protocol):
         """Computes a query into Parquet files of a draft: its folder, field ids, partition fields, columns by name.
 
         The query must give all columns of the draft's schema that it has (others become null); values are cast to the
-        draft's types, a value that does not fit is an error. One partition per file. Order is kept.
+        draft's types, a value that does not fit is an error. `_path` and `_pos` of a traced relation are left out.
+        One partition per file. Order is kept. No rows, no files.
         Raises:  QueryError(E1006), StorageFull(E4006), MemoryLimit(E5003). Files of a failed write are removed.
         Repeat:  writes new files.
         """
@@ -153,7 +156,10 @@ class Session(Protocol):
         ...
 
     def files(self, name: str, files: Sequence[DataFile], schema: Schema) -> None:
-        """Binds written but not yet committed files, to audit them. Hidden columns `_path` and `_pos` (from 0) tell each row's place."""
+        """Binds written but not yet committed files, to audit them; `NAME__all` also has `_path` and `_pos`, as with `bind`.
+
+        Raises: Unsupported(E4007) if a column of the table is called so.
+        """
         ...
 
     def infer(self, raw: RawFiles) -> Inferred:

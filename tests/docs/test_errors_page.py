@@ -32,17 +32,19 @@ def classes() -> list[type[errors.PenstockError]]:
 
 
 def line(error: type[errors.PenstockError]) -> str:
-    builtins = [c.__name__ for c in error.__mro__ if c.__module__ == "builtins" and c not in (Exception, BaseException, object)]
-    builtin = next(name for name in builtins if name != "Exception")
+    builtins = [c for c in error.__mro__ if c.__module__ == "builtins"]
+    nearest = [f"`{c.__name__}`" for c in builtins if not any(issubclass(other, c) for other in builtins if other is not c)]
     meaning = " ".join((error.__doc__ or "").split())
-    return f"| {error.code} | `{error.__name__}` | `{builtin}` | {meaning} | {error.fault} | {'yes' if error.retry else 'no'} |"
+    return f"| {error.code} | `{error.__name__}` | {', '.join(nearest)} | {meaning} | {error.fault} | {'yes' if error.retry else 'no'} |"
 
 
 def page() -> str:
     parts = [HEAD]
     for digit, story in enumerate(STORIES, 1):
         lines = [line(c) for c in classes() if c.code[1] == str(digit)]
-        parts.append("\n".join([f"## {story}\n", "| code | class | also | meaning | whose | retry |", "|---|---|---|---|---|---|", *lines, ""]))
+        parts.append(
+            "\n".join([f"## {story}\n", "| code | class | also | meaning | whose | retry |", "|---|---|---|---|---|---|", *lines, ""])
+        )
     return "\n".join(parts)
 
 

@@ -1,0 +1,1 @@
+"""One contest a file: the work, the bare version, ours, the goal."""

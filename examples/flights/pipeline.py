@@ -44,7 +44,7 @@ origin_punctuality = punctuality("origin")
 
 
 @ps.model(
-    over=departures, label="late", split=ps.by_time(test="1 month"), slices=["carrier", "origin"],
+    over=departures, label="late", split=ps.by_time(test="2013-12-01"), slices=["carrier", "origin"],
     features=[carrier_punctuality, origin_punctuality, "carrier", "origin", "month", "hour", "minute", "weekday", "distance",
               "plane_year", "seats", "temp", "humid", "wind_speed", "precip", "pressure", "visib"],
     gates=[ps.metric("roc_auc") >= 0.65, ps.metric("roc_auc", slice="origin") >= 0.60],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.ports.lake import DataFile, Draft, Scan
-from penstock.spec.schema import Schema
+from penstock.spec.schema import Schema, Type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,6 +172,10 @@ class Session(Protocol):
         Order is kept: rows of a file stand in file order. Columns that a file lacks become null.
         Raises: SourceError(E2001) for a file that cannot be read at all, InputRefused(E2004), StorageFull(E4006).
         """
+        ...
+
+    def type_name(self, kind: Type) -> str:
+        """The engine's own name of a type, as a CAST wants it."""
         ...
 
     def close(self) -> None:

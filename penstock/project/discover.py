@@ -6,6 +6,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,7 +87,7 @@ def assets_of(modules: Iterable[ModuleType]) -> dict[str, Asset]:
                         raise DefinitionError("two assets have the same name", place=f"{module.__name__}.{variable}", got=name)
                     names[id(asset)] = name
                     named[name] = asset
-    return {name: with_names(asset, lambda ref, of=name: _name_of(ref, names, named, of)) for name, asset in named.items()}
+    return {name: with_names(asset, partial(_name_of, names=names, named=named, of=name)) for name, asset in named.items()}
 
 
 def _found(variable: str, value: Any) -> list[tuple[str, Any]]:

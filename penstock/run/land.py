@@ -45,14 +45,14 @@ def land_files(job: Job) -> Outcome:
     dropped = set(work.changed) | (set(work.gone) if asset.gone == "drop" else set()) if job.part else set()
     columns, options, taken, left_out = crawled(job, asset, taken)
     if not taken and not dropped:
-        listing = {f.label: seen(job, f, "quarantined") for f in left_out}
-        return unchanged(job, extra={"listing": listing, "quarantined": [f.label for f in left_out]})
+        aside = {f.label: seen(job, f, "quarantined") for f in left_out}
+        return unchanged(job, extra={"listing": aside, "quarantined": [f.label for f in left_out]})
     draft = job.runtime.lake.draft(job.name, Schema((*columns.fields, Field(FILE_COLUMN, primitive("string")))), exact=not job.part)
     raw = RawFiles(tuple(taken), format_of(asset, taken), columns, options, FILE_COLUMN)
     before = {f.label: f for f in taken}
     loaded = job.session.load(raw, draft)
     reach("source.written")
-    refused = ()
+    refused: tuple[str, ...] = ()
     if loaded.rejected.num_rows:
         refused = (rejected.of_parse(job, loaded.rejected),)
     job.steps.append(Step("land", loaded.rows_read, sum(f.rows for f in loaded.files), rejected=_by_check(loaded.rejected)))

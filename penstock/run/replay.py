@@ -83,19 +83,20 @@ def replay(node: Node, declared: Declared, graph: Any, runtime: Runtime) -> Repl
 def _replayed(job: Job, tried: int) -> ReplayReport:
     lake, session, asset = job.runtime.lake, job.session, job.node.asset
     scan = lake.scan(rejected_name(job.name))
+    assert isinstance(asset, Table | Files)
     session.bind("_aside", scan)
     current = lake.scan(job.name)
     draft = lake.draft(job.name, Schema(tuple(Field(f.name, f.type) for f in current.schema)))
-    files, refused, unread = _read_again(job, draft)
+    files, refused = _read_again(job, draft)
     batch = Batch(draft, files, refused, whole=False)
-    batch, audit = audited(job, batch, asset.checks, ())  # type: ignore[union-attr]
+    batch, audit = audited(job, batch, asset.checks, ())
     still = {str(name): int(n) for name, n in _still(job, batch)}
     landed = sum(f.rows for f in batch.files)
     job.steps[:] = [Step("replay", tried, landed, rejected=still)]
     require_balance(job.name, job.steps)
     require_passed(job, audit)
     key = asset.key if isinstance(asset, Table) else ()
-    if (whole := final_audit(job, batch, asset.checks, key, current)) is not None:  # type: ignore[union-attr]
+    if (whole := final_audit(job, batch, asset.checks, key, current)) is not None:
         require_passed(job, whole)
     snapshot = (
         lake.commit(draft, batch.files, token=job.token, summary={"run": job.run, "replay": str(landed)}, operation="append")
@@ -113,34 +114,29 @@ def _replayed(job: Job, tried: int) -> ReplayReport:
     return ReplayReport(job.name, tried, landed, still, str(body["version"]))
 
 
-def _read_again(job: Job, draft: Draft) -> tuple[tuple[DataFile, ...], tuple[str, ...], int]:
-    """Rows kept as values are cast back; lines that could not be read are read again under today's options."""
+def _read_again(job: Job, draft: Draft) -> tuple[tuple[DataFile, ...], tuple[str, ...]]:
+    """Rows kept as values are cast back; lines that could not be read are read again under today's options.
+
+    Returns: files with the rows that can be read now, and queries of those that still cannot.
+    """
     session = job.session
-    values = ", ".join(_value(f) for f in draft.schema)
-    typed = f"SELECT {values} FROM _aside WHERE stage = 'check'"
-    files = list(session.write(typed, draft))
-    refused: list[str] = []
-    unread = 0
+    texts = {f.name: f"json_extract_string(original, {literal(_path(f.name))})" for f in draft.schema}
+    casts = {f.name: f"TRY_CAST({texts[f.name]} AS {session.type_name(f.type)})" for f in draft.schema}
+    readable = " AND ".join(f"({texts[n]} IS NULL OR {casts[n]} IS NOT NULL)" for n in texts)
+    values = ", ".join(f"{cast} AS {quote(name)}" for name, cast in casts.items())
+    files = list(session.write(f"SELECT {values} FROM _aside WHERE stage = 'check' AND {readable}", draft))
+    refused = [f"SELECT * FROM _aside WHERE stage = 'check' AND NOT ({readable})"]
     if isinstance(job.node.asset, Files):
         lines = session.rows("SELECT file, original FROM _aside WHERE stage = 'parse' ORDER BY file, position")
         if lines:
             loaded = session.load(_as_files(job, job.node.asset, lines), draft)
             files += loaded.files
-            unread = loaded.rejected.num_rows
-            if unread:
-                refused.append(rejected.of_parse(job, loaded.rejected))
-    return tuple(files), tuple(refused), unread
+            refused += [rejected.of_parse(job, loaded.rejected)] if loaded.rejected.num_rows else []
+    return tuple(files), tuple(refused)
 
 
-def _value(field: Field) -> str:
-    path = "$." + '"' + field.name.replace('"', '\\"') + '"'
-    return f"TRY_CAST(json_extract_string(original, {literal(path)}) AS {_sql(field)}) AS {quote(field.name)}"
-
-
-def _sql(field: Field) -> str:
-    from penstock.craft.quality.checks import sql_type
-
-    return sql_type(field.type)
+def _path(name: str) -> str:
+    return '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _as_files(job: Job, asset: Files, lines: Sequence[tuple[Any, ...]]) -> RawFiles:
@@ -160,8 +156,7 @@ def _as_files(job: Job, asset: Files, lines: Sequence[tuple[Any, ...]]) -> RawFi
         path.write_text("\n".join([*header, *(t.rstrip("\r\n") for t in texts)]) + "\n", encoding="utf-8")
         made.append(RawFile(str(path), label, path.stat().st_size, path.stat().st_mtime_ns))
     plain = {k: v for k, v in options.items() if k not in ("encoding", "compression", "skip")}
-    schema = Schema((*columns.fields, *(() if FILE_COLUMN in columns else ())))
-    return RawFiles(tuple(made), kind, schema, plain, FILE_COLUMN)
+    return RawFiles(tuple(made), kind, columns, plain, FILE_COLUMN)
 
 
 def _still(job: Job, batch: Batch) -> list[tuple[Any, ...]]:

@@ -14,16 +14,16 @@ import pyarrow as pa
 
 from penstock.adapters.engine.duckdb.asof import AsOfJoin, asof_sql, checked
 from penstock.adapters.engine.duckdb.errors import engine_errors, translated
-from penstock.adapters.engine.duckdb.query import Variables, replaced, select
-from penstock.adapters.engine.duckdb.scan import PATH, POSITION, relation, traceable
-from penstock.adapters.engine.duckdb.types import schema_from_duck
+from penstock.adapters.engine.duckdb.query import Variables, relation_of, replaced, select
+from penstock.adapters.engine.duckdb.scan import PATH, POSITION, scan_sql, traceable
+from penstock.adapters.engine.duckdb.types import schema_from_duck, to_duck
 from penstock.adapters.engine.duckdb.write import write
 from penstock.ground.errors import PenstockError, Unsupported
 from penstock.ground.ids import Ids
 from penstock.ground.names import quote
 from penstock.ports.engine import Inferred, Loaded, RawFiles
 from penstock.ports.lake import DataFile, Draft, Scan
-from penstock.spec.schema import Schema
+from penstock.spec.schema import Schema, Type
 
 #: Ends the name under which all columns of an input can be read, hidden ones and the row's place too.
 ALL = "__all"
@@ -60,12 +60,12 @@ class DuckSession:
         self._raised: BaseException | None = None
 
     # -- naming -----------------------------------------------------------------------------------------------------
-    def bind(self, name: str, source: Scan | pa.Table | pa.RecordBatchReader, *, hidden: Sequence[str] = ()) -> None:
-        if isinstance(source, Scan):
-            self._bind_files(name, source.schema, source.files, source.schemas, hidden)
+    def bind(self, name: str, relation: Scan | pa.Table | pa.RecordBatchReader, *, hidden: Sequence[str] = ()) -> None:
+        if isinstance(relation, Scan):
+            self._bind_files(name, relation.schema, relation.files, relation.schemas, hidden)
             return
         self._forget(name)
-        self._arrow[name + ALL] = self._watched(source) if isinstance(source, pa.RecordBatchReader) else source
+        self._arrow[name + ALL] = self._watched(relation) if isinstance(relation, pa.RecordBatchReader) else relation
         with self._errors(name):
             self.connection.register(name + ALL, self._arrow[name + ALL])
             found = self.connection.sql(f"FROM {quote(name + ALL)}")
@@ -85,16 +85,16 @@ class DuckSession:
     ) -> None:
         self._forget(name)
         with self._errors(name):
+            self._view(name + ALL, scan_sql(self.connection, schema, files, schemas, traced=traceable(schema)))
             shown = Schema(tuple(f for f in schema if f.name not in hidden))
-            self._view(name, relation(self.connection, shown, files, schemas))
-            self._view(name + ALL, relation(self.connection, schema, files, schemas, traced=traceable(schema)))
+            self._view(name, f"SELECT {', '.join(map(quote, shown.names))} FROM {quote(name + ALL)}")
         self._schemas[name] = shown
 
     def define(self, name: str, query: str, params: Mapping[str, Any] | None = None) -> Schema:
         values = dict(params or {})
         with self._errors(name):
             text = select(self.connection, query, values, place=name)
-            found = self.connection.sql(text, params=values or None)
+            found = relation_of(self.connection, text, values)
             schema = schema_from_duck(zip(found.columns, found.types, strict=True))
             kept = {key: self._variables.keep(self.connection, value) for key, value in values.items()}
             self._forget(name)
@@ -148,7 +148,7 @@ class DuckSession:
         with self._errors("query"):
             values = dict(params or {})
             text = select(self.connection, query, values, place="query")
-            stream = self._other_connection().sql(text, params=values or None).to_arrow_reader(BATCH_ROWS)
+            stream = relation_of(self._other_connection(), text, values).to_arrow_reader(BATCH_ROWS)
         return pa.RecordBatchReader.from_batches(stream.schema, self._streamed(stream))
 
     def _streamed(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -163,7 +163,7 @@ class DuckSession:
     def rows(self, query: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         with self._errors("query"):
             values = dict(params or {})
-            found = self.connection.sql(select(self.connection, query, values, place="query"), params=values or None)
+            found = relation_of(self.connection, select(self.connection, query, values, place="query"), values)
             whole = [str(kind) in ("HUGEINT", "UHUGEINT") for kind in found.types]
             columns = [column.to_pylist() for column in found.to_arrow_table().columns]
         for i, column in enumerate(columns):
@@ -217,6 +217,9 @@ class DuckSession:
                 raise
 
         return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+    def type_name(self, kind: Type) -> str:
+        return to_duck(kind)
 
     def close(self) -> None:
         self.connection.close()

@@ -1,0 +1,233 @@
+"""Training a model: its rows point in time, split by time, fitted, measured, gated, stored as data, registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.graph.graph import Graph
+from penstock.ground.clock import iso
+from penstock.ground.errors import DefinitionError
+from penstock.ground.failpoints import reach
+from penstock.ground.names import quote
+from penstock.ground.paths import inside
+from penstock.ports.engine import Session
+from penstock.ports.lake import Scan
+from penstock.run.build import bind_inputs, visible
+from penstock.run.ledger import Step, require_balance
+from penstock.run.runtime import Job, Outcome
+from penstock.spec.features import Features
+from penstock.spec.models import Feature, Model
+from penstock.spec.schema import Schema
+from penstock.spec.spans import seconds
+from penstock.spec.tables import Table
+
+if TYPE_CHECKING:
+    from penstock.craft.learning.encoding import Encoder
+    from penstock.craft.learning.measured import Evaluation
+    from penstock.craft.learning.training import Filled
+
+#: Rows on which a stored model is compared with the trained one.
+PARITY_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A named relation with all columns a model needs: of its table and, point in time, of its features.
+
+    `columns` are the model's inputs in order; `time` and `key` are those of the table.
+    """
+
+    relation: str
+    schema: Schema
+    columns: tuple[str, ...]
+    time: str
+    key: tuple[str, ...]
+
+
+def model_rows(session: Session, graph: Graph, model: Model, scans: Mapping[str, Scan], spine: str) -> Rows:
+    """Joins a model's feature assets to the rows of `spine` (a relation with the columns of the model's table).
+
+    A row at time t gets, of each feature asset, the newest row of its entity at or before t. No row is lost or doubled.
+    """
+    over = graph.node(model.over).asset
+    time, key = (over.time, over.key) if isinstance(over, Table) else (None, ())
+    if time is None:
+        raise DefinitionError("a model's table needs a time column", place=f"{model.name}.over", got=model.over, hint="@ps.table(time=...)")
+    schema = visible(scans[model.over].schema)
+    columns: list[str] = []
+    left = spine
+    for i, given in enumerate(model.features):
+        if isinstance(given, str):
+            schema.field(given, of=model.over)
+            columns.append(given)
+            continue
+        asset = graph.node(given.asset).asset
+        assert isinstance(asset, Features)
+        taken = {f"{given.asset}_{column}": column for column in asset.columns}
+        view = f"_features{i}"
+        picked = ", ".join([*(quote(c) for c in (*asset.entity, asset.time)), *(f"{quote(c)} AS {quote(n)}" for n, c in taken.items())])
+        session.define(view, f"SELECT {picked} FROM {quote(given.asset)}")
+        within = float(seconds(asset.ttl)) if asset.ttl else None
+        name = f"_joined{i}"
+        schema = session.asof(name, left, view, by=asset.entity, on=time, right_on=asset.time, within_s=within, take=list(taken))
+        columns += list(taken)
+        left = name
+    return Rows(left, schema, tuple(columns), time, key)
+
+
+def train(job: Job) -> Outcome:
+    """Makes a version of a model. One whose gates fail is registered as refused and not used; that is recorded, not raised."""
+    from penstock.craft.learning import artefact, gates, slices, training
+    from penstock.craft.learning.measured import from_record
+
+    model = job.node.asset
+    assert isinstance(model, Model)
+    scans = bind_inputs(job, job.node.inputs)
+    rows = model_rows(job.session, job.graph, model, scans, model.over)
+    rows.schema.field(model.label, of=model.over)
+    sets = _sets(job, model, rows)
+    given = training.TrainingSet(
+        sets.train.X, sets.train.y, sets.encoder.names, sets.encoder.categorical, int(job.declared.params.get("seed", model.seed))
+    )
+    params = {k: v for k, v in job.declared.params.items() if k != "seed"}
+    fitted = training.train(model.function, given, params, place=job.name)
+    reach("model.trained")
+    version = f"v{len(job.runtime.state.heads('model', prefix=f'{job.name}@')) + 1}"
+    folder = inside(job.runtime.folder / "models", f"{job.name}/{version}")
+    manifest = artefact.store(fitted, sets.encoder, folder, sample=sets.test.X[:PARITY_ROWS], place=job.name)
+    reach("model.stored")
+    scorer = artefact.load(folder, manifest, place=job.name)
+    measured = slices.evaluate(sets.test.y, scorer.scores(sets.test.X), sets.test.kept)
+    live = job.base.get("evaluation")
+    results = gates.evaluate(model.gates, measured, from_record(live) if live else None)
+    for result in results:
+        job.tell("gate", result.reason, **result.as_record())
+    return _registered(job, model, version, folder, manifest.as_record(), sets, measured, [r.as_record() for r in results])
+
+
+@dataclass(frozen=True)
+class _Sets:
+    encoder: Encoder
+    train: Filled
+    test: Filled
+    boundary: str
+    unlabelled: int
+
+
+def _sets(job: Job, model: Model, rows: Rows) -> _Sets:
+    """Encoded training and test sets, read in one ordered pass: by time, then key, so that the same rows give the same model."""
+    from penstock.craft.learning import encoding, splits, training
+
+    session, label, time = job.session, quote(model.label), quote(rows.time)
+    over = quote(model.over)
+    total, labelled, newest = session.rows(f"SELECT count(*), count({label}), max({time}) FILTER (WHERE {label} IS NOT NULL) FROM {over}")[
+        0
+    ]
+    if not labelled or newest is None:
+        raise DefinitionError("no row has a label", place=f"{model.over}[{model.label}]", got=f"{total} rows")
+    first = splits.boundary(model.split, newest)
+    before = f"{time} < CAST('{first.isoformat()}' AS {'TIMESTAMPTZ' if first.tzinfo else 'TIMESTAMP'})"
+    dated, train_rows = session.rows(f"SELECT count({time}), count(*) FILTER (WHERE {before}) FROM {over} WHERE {label} IS NOT NULL")[0]
+    job.steps.append(_split_step(int(total), int(labelled), int(dated)))
+    require_balance(job.name, job.steps)
+    texts = {
+        column: [
+            str(v)
+            for (v,) in session.rows(
+                f"SELECT DISTINCT {quote(column)} FROM {over} WHERE {before} AND {label} IS NOT NULL AND {quote(column)} IS NOT NULL"
+            )
+        ]
+        for column in encoding.text_columns(rows.schema, rows.columns)
+    }
+    encoder = encoding.learn(rows.schema, rows.columns, texts)
+    wanted = ", ".join(quote(c) for c in dict.fromkeys((*rows.columns, model.label, *model.slices)))
+    order = ", ".join(quote(c) for c in (rows.time, *rows.key))
+    found = f"SELECT {wanted} FROM {quote(rows.relation)} WHERE {label} IS NOT NULL AND {time} IS NOT NULL"
+    train_set = training.fill(session.read(f"{found} AND {before} ORDER BY {order}"), int(train_rows), encoder, label=model.label)
+    test = session.read(f"{found} AND NOT ({before}) ORDER BY {order}")
+    test_set = training.fill(test, int(dated) - int(train_rows), encoder, label=model.label, keep=model.slices)
+    return _Sets(encoder, train_set, test_set, first.isoformat(), int(total) - int(labelled))
+
+
+def _split_step(total: int, labelled: int, dated: int) -> Step:
+    filtered = {"no label": total - labelled} if total > labelled else {}
+    if labelled > dated:
+        filtered["no time"] = labelled - dated
+    return Step("split", total, dated, filtered=filtered)
+
+
+def _registered(
+    job: Job,
+    model: Model,
+    version: str,
+    folder: Path,
+    manifest: Mapping[str, Any],
+    sets: _Sets,
+    measured: Evaluation,
+    gates: Sequence[Mapping[str, Any]],
+) -> Outcome:
+    """Appends the version to the registry; if it passed it becomes the asset's newest version."""
+    import numpy as np
+
+    from penstock.craft.learning.artefact import load, manifest_from
+    from penstock.craft.learning.calibration import reliability
+
+    refused = not all(g["passed"] for g in gates)
+    scores = load(folder, manifest_from(manifest)).scores(sets.test.X)
+    curve = reliability(sets.test.y, scores)
+    now = job.runtime.clock.now()
+    entry: dict[str, Any] = {
+        "model": job.name,
+        "version": version,
+        "refused": refused,
+        "folder": str(folder.relative_to(job.runtime.folder)),
+        "manifest": manifest,
+        "train_rows": len(sets.train.y),
+        "test_rows": len(sets.test.y),
+        "boundary": sets.boundary,
+        "metrics": dict(measured.overall.values),
+        "evaluation": measured.as_record(),
+        "slices": [{"column": s.column, "value": s.label, "rows": s.measured.rows, **s.measured.values} for s in measured.slices],
+        "calibration": {
+            "predicted": np.round(curve.score, 6).tolist(),
+            "observed": np.round(curve.share, 6).tolist(),
+            "count": curve.rows.tolist(),
+        },
+        "gates": list(gates),
+        "features": list(sets.encoder.names),
+        "inputs": {name: job.versions[name] for name in job.node.inputs},
+        "seconds": job.seconds,
+        "at": iso(now),
+        "run": job.run,
+    }
+    passing = {} if refused else {"version": version}
+    body = {
+        "kind": "model",
+        "token": job.token,
+        "mode": "full",
+        "reasons": [r.text for r in job.action.reasons],
+        "definition": job.declared.definition,
+        "contract": job.declared.contract,
+        "params": dict(job.declared.params),
+        "rows": len(sets.train.y),
+        "rows_in": job.steps[0].rows_in,
+        "rejected": 0,
+        "ledger": [s.record() for s in job.steps],
+        **entry,
+        "version": job.base.get("version", ""),
+        "candidate": version,
+        **passing,
+    }
+    if refused:
+        body["evaluation"] = job.base.get("evaluation")
+    job.runtime.state.append_all([("model", f"{job.name}@{version}", entry), ("asset", job.name, body)], at=now, claim=job.claim)
+    reach("model.registered")
+    return Outcome(str(body["version"]), body)
+
+
+def feature_assets(model: Model) -> tuple[str, ...]:
+    """Names of a model's feature assets."""
+    return tuple(f.asset for f in model.features if isinstance(f, Feature))

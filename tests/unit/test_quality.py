@@ -173,6 +173,15 @@ def test_the_first_row_is_told_by_file_and_position() -> None:
     assert connection.execute(passing_query("t", [unique("id")], schema)).fetchall() == [(1, "a3")]
 
 
+def test_order_is_kept_in_a_large_table_with_repeated_rows() -> None:
+    schema = schema_of(id="long", v="string")
+    connection = connect()
+    connection.execute("CREATE TABLE t AS SELECT i // 2 AS id, 'v' || i AS v, 'a' AS _path, i AS _pos FROM range(600000) r(i)")
+    kept = connection.execute(passing_query("t", [unique("id"), not_null("v")], schema)).fetchall()
+    assert [row[0] for row in kept] == list(range(300_000))
+    assert all(v == f"v{2 * i}" for i, v in kept)
+
+
 def test_several_rejecting_uniques_count_each_row_once() -> None:
     schema = schema_of(a="int", b="int")
     checks = [unique("a"), unique("b"), not_null("a")]

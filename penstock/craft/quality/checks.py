@@ -136,7 +136,8 @@ def passing_query(relation: str, checks: Sequence[Check], schema: Schema) -> str
     job = _Compiler(relation, checks, schema)
     columns = ", ".join(map(quote, schema.names))
     place = PLACE if job.uniques else ()
-    return f"SELECT {columns} FROM ({job.parted((*place, *schema.names))}) WHERE ({job.fails}) IS NOT TRUE"
+    query = f"SELECT {columns} FROM ({job.parted((*place, *schema.names))}) WHERE ({job.fails}) IS NOT TRUE"
+    return f"{query} ORDER BY {', '.join(map(quote, PLACE))}" if job.uniques else query  # the look-up of repeated rows mixes them up
 
 
 _NOTHING = "CAST(NULL AS VARCHAR) AS _check, CAST(NULL AS VARCHAR) AS _reason"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.project.trace import TraceStep
     from penstock.run.execute import RunReport
     from penstock.run.replay import ReplayReport
+    from penstock.run.upkeep import Keep, UpkeepResult
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -170,11 +171,25 @@ class Project:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
         from penstock.run.execute import Wanted, run
         from penstock.run.kinds import KINDS
+        from penstock.run.upkeep import needs_upkeep
 
         chosen = set(select(self.graph, selection, needed=True))
         forced = set(select(self.graph, selection)) if force else set()
         wanted = Wanted(self.graph, self.declared(params), self.seen(chosen), chosen, forced, self.looks(chosen))
-        return run(wanted, self.runtime, KINDS)
+        report = run(wanted, self.runtime, KINDS)
+        if crowded := [r.asset for r in report.results if r.status == "made" and needs_upkeep(int(r.body.get("files", 0)))]:
+            self.upkeep(*crowded)
+        return report
+
+    def upkeep(self, *selection: str, keep: Keep | None = None, orphan_age: timedelta | None = None) -> list[UpkeepResult]:
+        """Compacts small files, forgets old versions, removes orphans. `run` does it by itself for tables that need it."""
+        from penstock.run.upkeep import ORPHAN_AGE, Keep, upkeep
+
+        chosen = select(self.graph, selection)
+        partitions = {
+            name: tuple(getattr(self.graph.node(name).asset, "partition", ())) for name in chosen if self.graph.node(name).kind != "model"
+        }
+        return upkeep(self.runtime, partitions, keep=keep or Keep(), orphan_age=ORPHAN_AGE if orphan_age is None else orphan_age)
 
     # -- looking ----------------------------------------------------------------------------------------------------
     def query(self, sql: str, *, as_of: datetime | None = None, params: Mapping[str, Any] | None = None) -> Result:

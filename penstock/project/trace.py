@@ -13,7 +13,7 @@ from penstock.ground.names import quote
 from penstock.ports.engine import Session
 from penstock.run.build import HIDDEN, called
 from penstock.run.land import FILE_COLUMN
-from penstock.run.runtime import Runtime
+from penstock.run.runtime import Runtime, snapshot_for
 from penstock.spec.features import Features
 from penstock.spec.models import Predictions
 from penstock.spec.schema import Schema
@@ -57,7 +57,7 @@ def trace(graph: Graph, runtime: Runtime, name: str, key: Mapping[str, Any]) -> 
     session = runtime.engine.session()
     try:
         version = str(head.body["version"])
-        schema = runtime.lake.scan(name, version=version).schema
+        schema = runtime.lake.scan(name, version=snapshot_for(runtime, name, version)).schema
         for column in key:
             schema.field(column, of=name)
         condition = " AND ".join(f"CAST({quote(c)} AS VARCHAR) = {_text(v)}" for c, v in key.items())
@@ -86,7 +86,7 @@ def _step(session: Session, graph: Graph, runtime: Runtime, node: Node, version:
     if node.kind == "model":
         detail = {k: body.get(k) for k in ("version", "train_rows", "test_rows", "boundary", "metrics", "inputs")}
         return TraceStep(node.name, "model", version, (detail,))
-    scan = runtime.lake.scan(node.name, version=version)
+    scan = runtime.lake.scan(node.name, version=snapshot_for(runtime, node.name, version))
     name = f"_t{depth}_{node.name}"
     session.bind(name, scan, hidden=[h for h in HIDDEN if h in scan.schema])
     rows = tuple(session.read(f"SELECT * FROM {quote(name)} WHERE {condition} LIMIT 5").read_all().to_pylist())
@@ -137,7 +137,7 @@ def _asked(
     if not isinstance(made, Sql):
         return None
     for name, version in inputs.items():
-        scan = runtime.lake.scan(name, version=version)
+        scan = runtime.lake.scan(name, version=snapshot_for(runtime, name, version))
         session.bind(name, scan, hidden=[h for h in HIDDEN if h in scan.schema])
         if FILE_COLUMN not in scan.schema:
             session.define(f"{name}__traced", f"SELECT *, CAST(NULL AS VARCHAR) AS _file FROM {quote(name + '__all')}")
@@ -164,7 +164,7 @@ def _asked(
 
 def _at(session: Session, graph: Graph, runtime: Runtime, node: Node, version: str, where: str, depth: int) -> TraceStep:
     """As `_step`, for rows given by their place in the lake."""
-    scan = runtime.lake.scan(node.name, version=version)
+    scan = runtime.lake.scan(node.name, version=snapshot_for(runtime, node.name, version))
     name = f"_t{depth}_{node.name}"
     session.bind(name, scan, hidden=[h for h in HIDDEN if h in scan.schema])
     columns = ", ".join(quote(f.name) for f in scan.schema if f.name not in HIDDEN)

@@ -17,7 +17,7 @@ from penstock.run.export import write_rows
 from penstock.run.land import FILE_COLUMN, moved
 from penstock.run.ledger import Step
 from penstock.run.publish import Batch, audited, final_audit, published, unchanged
-from penstock.run.runtime import Job, Outcome
+from penstock.run.runtime import Job, Outcome, snapshot_for
 from penstock.spec.features import Features
 from penstock.spec.schema import Schema
 from penstock.spec.spans import seconds
@@ -112,7 +112,7 @@ def bind_inputs(job: Job, inputs: Sequence[str]) -> dict[str, Scan]:
     """Binds each input at the version this run uses."""
     scans = {}
     for name in inputs:
-        scans[name] = job.runtime.lake.scan(name, version=job.versions[name])
+        scans[name] = job.runtime.lake.scan(name, version=snapshot_for(job.runtime, name, job.versions[name]))
         job.session.bind(name, scans[name], hidden=[h for h in HIDDEN if h in scans[name].schema])
     return scans
 
@@ -136,7 +136,7 @@ def _part(job: Job, table: Table) -> tuple[bool, Changes | None]:
         return False, None
     driving = _driving(table)
     since = job.base["inputs"].get(driving)
-    changes = job.runtime.lake.changes(driving, since=since, until=job.versions[driving])
+    changes = job.runtime.lake.changes(driving, since=since, until=snapshot_for(job.runtime, driving, job.versions[driving]))
     if isinstance(table.write, Slices):
         others = [n for n in table.inputs if n != driving and job.base["inputs"].get(n) != job.versions[n]]
         whole = bool(others) or not changes.complete
@@ -175,7 +175,7 @@ def compute(job: Job, table: Table, scans: Mapping[str, Scan]) -> tuple[Schema, 
     """Names the table's rows `_computed` and tells their columns and what the computation does to rows."""
     made = call(job, table, scans)
     if isinstance(made, Sql):
-        return _from_query(job, made)
+        return _from_query(job, made, scans)
     job.session.bind("_returned", forms.taken(made, asset=job.name))
     return job.session.define("_computed", "SELECT * FROM _returned"), Shape(False)
 
@@ -218,7 +218,7 @@ def _line(error: BaseException, table: Table) -> str:
     return found
 
 
-def _from_query(job: Job, made: Sql) -> tuple[Schema, Shape]:
+def _from_query(job: Job, made: Sql, scans: Mapping[str, Scan]) -> tuple[Schema, Shape]:
     tree = parsed(made.text, place=job.name)
     first = "_computed" if not made.asofs else "_step0"
     try:
@@ -233,7 +233,7 @@ def _from_query(job: Job, made: Sql) -> tuple[Schema, Shape]:
                 place=f"{job.name}.asof({join.right})",
                 hint=did_you_mean(join.right, job.node.inputs),
             )
-        right = visible(job.runtime.lake.scan(join.right, version=job.versions[join.right]).schema)
+        right = visible(scans[join.right].schema)
         take = join.take if join.take is not None else tuple(n for n in right.names if n not in schema and n != join.right_on)
         name = "_computed" if i == len(made.asofs) else f"_step{i}"
         within = float(seconds(join.within)) if join.within else None

@@ -209,7 +209,7 @@ def moved(job: Job, draft: Draft, current: Scan, condition: str) -> tuple[tuple[
     paths = [str(path) for path, _ in hit]
     here = set(paths)
     session.bind("_moving", replace(current, files=tuple(f for f in current.files if f.path in here)))
-    kept = session.write(f"SELECT * FROM _moving__all WHERE ({condition}) IS NOT TRUE", draft)
+    kept = session.write(f"SELECT * FROM _moving WHERE ({condition}) IS NOT TRUE", draft)
     return kept, tuple(paths), sum(int(n) for _, n in hit)
 
 

@@ -104,3 +104,14 @@ class Outcome:
     version: str
     body: Mapping[str, Any]
     changed: bool = True
+
+
+def snapshot_of(body: Mapping[str, Any]) -> str:
+    """The lake's version that holds the rows of an asset's version: another one after a compaction."""
+    return str(body.get("snapshot", body["version"]))
+
+
+def snapshot_for(runtime: Runtime, name: str, version: str) -> str:
+    """The lake's version to read for an asset's version."""
+    head = runtime.state.heads("asset", prefix=name).get(name)
+    return snapshot_of(head.body) if head is not None and str(head.body["version"]) == version else version

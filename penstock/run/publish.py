@@ -53,6 +53,8 @@ def audited(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str])
         job.tell("check", result.text, passed=result.passed, outcome=result.outcome, failures=result.failures)
     if audit.rejected_rows:
         batch = _without_rejected(job, batch, checks, audit)
+        if not audit.final:
+            audit = _audited_again(job, batch, checks, key, audit)
     reach("run.audited")
     return batch, audit
 
@@ -78,12 +80,22 @@ def require_passed(job: Job, audit: Audit) -> None:
             )
 
 
+def _audited_again(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str], first: Audit) -> Audit:
+    """The results of rejecting checks as first found, all others as found on the rows that stay."""
+    now = job.runtime.clock.now()
+    others = [c for c in checks if c.outcome != "reject"]
+    job.session.files("_written", batch.files, batch.draft.schema)
+    row = job.session.rows(audit_query("_written", others, batch.draft.schema, tuple(key), now=now))[0]
+    again = verdict(row, others, batch.draft.schema, tuple(key), now=now)
+    return replace(first, results=(*(r for r in first.results if r.outcome == "reject"), *again.results), final=True)
+
+
 def _without_rejected(job: Job, batch: Batch, checks: Sequence[Check], audit: Audit) -> Batch:
     session, schema = job.session, batch.draft.schema
-    query = rejected.of_checks(job, "_written", schema, checks)
+    query = rejected.of_checks(job, "_written__all", schema, checks)
     session.bind("_failing", session.read(query).read_all())
     counts = {str(name): int(n) for name, n in session.rows('SELECT "check", count(*) FROM _failing GROUP BY 1 ORDER BY 1')}
-    files = session.write(passing_query("_written", checks, schema), batch.draft)
+    files = session.write(passing_query("_written__all", checks, schema), batch.draft)
     job.steps.append(Step("check", audit.rows, sum(f.rows for f in files), rejected=counts))
     return replace(batch, files=files, refused=(*batch.refused, "SELECT * FROM _failing"))
 

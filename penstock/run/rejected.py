@@ -33,16 +33,13 @@ def of_checks(job: Job, relation: str, schema: Schema, checks: Sequence[Check]) 
     """A query of the rows of a relation that fail rejecting checks, in rejected form."""
     failing = failing_query(relation, checks, schema)
     values = ", ".join(f"{quote(f.name)} := CAST({quote(f.name)} AS VARCHAR)" for f in schema)
-    has_file = "_file" in schema
-    file = '"_file"' if has_file else "CAST(NULL AS VARCHAR)"
-    position = (
-        f'"_pos" - (SELECT min(o."_pos") FROM {quote(relation)} o WHERE o."_path" = f."_path" AND o."_file" = f."_file") + 1'
-        if has_file
-        else "CAST(NULL AS BIGINT)"
-    )
+    file = "CAST(NULL AS VARCHAR) AS file, CAST(NULL AS BIGINT) AS position"
+    if "_file" in schema:
+        first = f'SELECT min(o."_pos") FROM {quote(relation)} o WHERE o."_path" = f."_path" AND o."_file" = f."_file"'
+        file = f'"_file" AS file, CAST("_pos" - ({first}) + 1 AS BIGINT) AS position'
     return (
-        f'SELECT {_who(job, "check")}, "check", reason, CAST(to_json(struct_pack({values})) AS VARCHAR) AS original, '
-        f"{file} AS file, CAST({position} AS BIGINT) AS position, {_when(job)} FROM ({failing}) f"
+        f'SELECT {_who(job, "check")}, _check AS "check", _reason AS reason, CAST(to_json(struct_pack({values})) AS VARCHAR) AS original, '
+        f"{file}, {_when(job)} FROM ({failing}) f"
     )
 
 

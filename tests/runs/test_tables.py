@@ -24,7 +24,10 @@ def test_raw_files_to_totals(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline(SIMPLE)
     assert shop.made() == {"raw": "made", "orders": "made", "totals": "made"}
-    assert shop.rows("SELECT customer, total FROM totals ORDER BY 1") == [{"customer": "ada", "total": 30}, {"customer": "bob", "total": 20}]
+    assert shop.rows("SELECT customer, total FROM totals ORDER BY 1") == [
+        {"customer": "ada", "total": 30},
+        {"customer": "bob", "total": 20},
+    ]
 
 
 def test_a_second_run_does_nothing(shop: Any) -> None:

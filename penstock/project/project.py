@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.graph.graph import Graph, build
 from penstock.graph.select import select
@@ -20,6 +20,7 @@ from penstock.plan.decide import needs_digest, plan
 from penstock.plan.records import Declared, FileSeen, Plan
 from penstock.ports.adapters import Context
 from penstock.ports.engine import RawFile
+from penstock.ports.state import State
 from penstock.project import settings as settings_of
 from penstock.project.adapters import opened
 from penstock.project.code import CodeReader
@@ -82,9 +83,9 @@ class Project:
 
     def close(self) -> None:
         """Gives everything back. Repeat: does nothing."""
-        if "runtime" in self.__dict__:
-            self.runtime.state.close()
-            del self.__dict__["runtime"]
+        self.__dict__.pop("runtime", None)
+        if "state" in self.__dict__:
+            self.__dict__.pop("state").close()
 
     # -- what is declared -------------------------------------------------------------------------------------------
     @property
@@ -96,19 +97,25 @@ class Project:
         """The project's assets. Raises: ProjectNotLoaded(E1005), DefinitionError(E1001), CycleError(E1004), UnknownName(E1003)."""
         return build(assets_of(load_modules(self.root, self.settings.modules)))
 
+    @property
+    def _context(self) -> Context:
+        return Context(private_folder(self.settings.folder), self.clock, self.ids, settings_of.secret, dict(self.settings.options))
+
+    @cached_property
+    def state(self) -> State:
+        """What is recorded. Planning needs no other adapter."""
+        return cast("State", opened("state", self.settings.urls.get("state", f"sqlite:///{self.settings.folder}/state.db"), self._context))
+
     @cached_property
     def runtime(self) -> Runtime:
         """The opened adapters of this level."""
-        folder = private_folder(self.settings.folder)
-        options = dict(self.settings.options)
-        urls = self.settings.urls
-        context = Context(folder, self.clock, self.ids, settings_of.secret, options)
+        context, urls, folder = self._context, self.settings.urls, self.settings.folder
         return Runtime(
             root=self.root,
             folder=folder,
             lake=opened("lake", urls.get("lake", f"file://{folder}/lake"), context),
             engine=opened("engine", urls.get("engine", "duckdb://"), context),
-            state=opened("state", urls.get("state", f"sqlite:///{folder}/state.db"), context),
+            state=self.state,
             clock=self.clock,
             ids=self.ids,
             list_files=self.list_files,
@@ -135,7 +142,7 @@ class Project:
     # -- plan and run -----------------------------------------------------------------------------------------------
     def seen(self, chosen: Collection[str]) -> dict[str, dict[str, FileSeen]]:
         """The files of the chosen file sources as they are now; contents are looked at only where size and time do not tell."""
-        listing = self.runtime.state.heads("listing")
+        listing = self.state.heads("listing")
         found: dict[str, dict[str, FileSeen]] = {}
         for node in self.graph:
             if node.name in chosen and isinstance(node.asset, Files):
@@ -163,7 +170,7 @@ class Project:
         from penstock.run.execute import recorded
 
         chosen = set(select(self.graph, selection, needed=True))
-        made = recorded(self.runtime)
+        made = recorded(self.state)
         forced = set(select(self.graph, selection)) if force else set()
         return plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen))
 

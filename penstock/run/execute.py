@@ -18,7 +18,7 @@ from penstock.ground.errors import Busy, Fenced, PenstockError, StorageFull
 from penstock.ground.failpoints import reach
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
-from penstock.ports.state import Claim
+from penstock.ports.state import Claim, State
 from penstock.run.land import recorded_files
 from penstock.run.publish import listing_entries
 from penstock.run.runtime import Event, Job, Outcome, Runtime
@@ -90,7 +90,7 @@ def run(wanted: Wanted, runtime: Runtime, kinds: Kinds) -> RunReport:
     run_id = runtime.ids.new()
     started, tick = runtime.clock.now(), runtime.clock.tick()
     adopt(wanted.graph, runtime)
-    made = recorded(runtime)
+    made = recorded(runtime.state)
     versions = {name: record.version for name, record in made.items() if record.version}
     broken: dict[str, str] = {}
     results: list[AssetResult] = []
@@ -249,13 +249,13 @@ def _keep(runtime: Runtime, claim: Claim, over: threading.Event) -> None:
 
 
 # -- what is recorded -----------------------------------------------------------------------------------------------
-def recorded(runtime: Runtime) -> dict[str, Made]:
+def recorded(state: State) -> dict[str, Made]:
     """Newest recorded version of every asset."""
-    listing = runtime.state.heads("listing")
+    listing = state.heads("listing")
     by_asset: dict[str, dict[str, Any]] = {}
     for key, record in listing.items():
         by_asset.setdefault(key.split("/", 1)[0], {})[key] = record
-    return {name: made_of(name, head.body, by_asset.get(name, {})) for name, head in runtime.state.heads("asset").items()}
+    return {name: made_of(name, head.body, by_asset.get(name, {})) for name, head in state.heads("asset").items()}
 
 
 def made_of(name: str, body: Mapping[str, Any], listing: Mapping[str, Any]) -> Made:

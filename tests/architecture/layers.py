@@ -42,7 +42,7 @@ LIBRARIES = {
     "polars": "run/forms.py",
     "pandas": "run/forms.py",
     "python_calamine": "adapters/engine/duckdb",
-    "sqlglot": "craft/lineage",
+    "sqlglot": "craft/lineage craft/quality/conditions.py",
     "numpy": "craft/learning",
     "sklearn": "craft/learning",
     "skops": "craft/learning",
@@ -53,7 +53,7 @@ LIBRARIES = {
 }
 
 #: Adapter -> files outside it that may say its name: the forms users ask for by library, and the dialect their queries are written in.
-NAMED = {"duckdb": "run/forms.py craft/lineage"}
+NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py"}
 
 #: What is read from outside a program's values -> the one file that reads it.
 ONE_PLACE = {

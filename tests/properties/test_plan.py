@@ -69,7 +69,9 @@ def test_nothing_is_left_after_it_was_done(world) -> None:  # noqa: ANN001
     assert plan(declared, made, {}, chosen=set(declared)).nothing
 
 
-files_now = st.dictionaries(st.sampled_from("abcd"), st.builds(FileSeen, st.integers(0, 2), st.integers(0, 2), st.sampled_from(["", "p", "q"])))
+files_now = st.dictionaries(
+    st.sampled_from("abcd"), st.builds(FileSeen, st.integers(0, 2), st.integers(0, 2), st.sampled_from(["", "p", "q"]))
+)
 
 
 @given(files_now, files_now)

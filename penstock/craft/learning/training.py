@@ -21,7 +21,7 @@ class TrainingSet:
     """What a training function learns from.
 
     Attributes:
-        X: (n rows, d columns) float64, one column after the other in memory; nulls and unknown categories are NaN.
+        X: (n rows, d columns) float64, row by row in memory; nulls and unknown categories are NaN.
         y: (n rows) int8 labels, 0 or 1.
         columns: names of the d columns.
         categorical: for each column whether its numbers are codes of categories, e.g. for `categorical_features=`.
@@ -52,7 +52,8 @@ class Filled:
 def fill(reader: pa.RecordBatchReader, rows: int, encoder: Encoder, *, label: str | None = None, keep: Sequence[str] = ()) -> Filled:
     """Encodes a stream of batches into one matrix, in the order of the stream.
 
-    Shapes:  `rows` in all -> X (rows, d) float64, column by column in memory: what histogram learners read without a copy.
+    Shapes:  `rows` in all -> X (rows, d) float64, row by row in memory: the order in which HistGradientBoosting makes no copy
+             (column by column it copies all of X once to draw its sample; measured with scikit-learn 1.9).
     Cost:    8 bytes per value, once, and one batch; columns in `keep` are held as Arrow beside it.
     Args:    label: a boolean or 0/1 column without nulls.
              keep: columns that are returned as they are, e.g. keys and slice columns.
@@ -62,7 +63,7 @@ def fill(reader: pa.RecordBatchReader, rows: int, encoder: Encoder, *, label: st
     import numpy as np
     import pyarrow as pa
 
-    X: NDArray[np.float64] = np.empty((rows, len(encoder.columns)), dtype=np.float64, order="F")
+    X: NDArray[np.float64] = np.empty((rows, len(encoder.columns)), dtype=np.float64)
     y: NDArray[np.int8] = np.empty(rows if label else 0, dtype=np.int8)
     kept = []
     start = 0

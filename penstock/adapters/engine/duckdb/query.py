@@ -32,6 +32,15 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, params: Mapping[st
     return _trimmed(query)
 
 
+def relation_of(connection: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
+    """The query bound but not computed. Raises: duckdb.Error that points into the query's text."""
+    try:
+        return connection.sql(query, params=dict(params) or None)
+    except duckdb.Error:
+        connection.execute(f"EXPLAIN {query}", dict(params))  # raises the same, and tells the line
+        raise
+
+
 def _tokens(query: bytes) -> Iterable[tuple[int, int, str]]:
     """(start, end, kind) of each token, in bytes; a token's end takes in the space after it."""
     found = duckdb.tokenize(query.decode())

@@ -28,7 +28,7 @@ def traceable(schema: Schema) -> bool:
     return not {name.lower() for name in schema.names} & {PATH, POSITION, _ROW}
 
 
-def relation(
+def scan_sql(
     connection: duckdb.DuckDBPyConnection, schema: Schema, files: Sequence[DataFile], schemas: Mapping[int, Schema], *, traced: bool = False
 ) -> str:
     """A SELECT over files that gives the columns of a schema, in its order, and the place of each row if traced.

@@ -1,14 +1,15 @@
 """Writing a query into Parquet files of a draft: its columns, types and field ids, one partition per file, rows in order.
 
-DuckDB keeps the order of rows, on all cores, only while it writes one file. So a query is written into one file first, and cut
+DuckDB keeps the order of rows, on all cores, only while it writes one file. So a query is computed into one file first, and cut
 into several only where it must be: by partition, or because it is too large. A cut is a range of row numbers of the first file,
-and reading it opens just the row groups that it touches. If the rows of a partition do not stand together they are sorted by
-partition once, which DuckDB does out of core.
+and reading it opens just the row groups that it touches. Only if the rows of a partition do not stand together are they parted
+by `PARTITION_BY`, then on one core, for the order's sake.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import duckdb
 
 from penstock.adapters.engine.duckdb.errors import Known, engine_errors, misfit_head
+from penstock.adapters.engine.duckdb.query import relation_of
 from penstock.adapters.engine.duckdb.scan import PATH, POSITION, read_parquet, traceable
 from penstock.adapters.engine.duckdb.types import field_ids, from_duck, null_of, to_duck
 from penstock.ground.errors import QueryError, Unsupported, did_you_mean
@@ -40,9 +42,9 @@ def write(connection: duckdb.DuckDBPyConnection, query: str, draft: Draft, *, id
     Raises: QueryError(E1006), Unsupported(E4007), StorageFull(E4006), MemoryLimit(E5003); then no file stays.
     """
     with engine_errors(draft.table, known):
-        given = connection.sql(query)
+        given = relation_of(connection, query, {})
         columns = _projection(connection, dict(zip(given.columns, given.types, strict=True)), draft)
-        keys = [_partition_value(p, draft) for p in draft.partition]
+        keys = [_key(p, draft) for p in draft.partition]
         job = _Writing(connection, draft, ids.new())
         try:
             return job.partitioned(query, columns, keys) if keys else job.whole(query, columns)
@@ -72,24 +74,53 @@ class _Writing:
         os.remove(first.path)
         return files
 
-    def partitioned(self, query: str, columns: Sequence[str], keys: Sequence[str]) -> tuple[DataFile, ...]:
-        """By way of a first file, next to the engine's spill files, that also holds the partition values."""
-        named = _listed(columns, [quote(f.name) for f in self.draft.schema])
-        plain = [f"c{i} AS {quote(f.name)}" for i, f in enumerate(self.draft.schema)]
-        aliases = [f"k{i}" for i in range(len(keys))]
-        inner = _listed([quote(f.name) for f in self.draft.schema], [f"c{i}" for i in range(len(columns))])
-        stage = self._stage(f"SELECT {inner}, {_listed(keys, aliases)} FROM (SELECT {named} FROM ({query}\n) q)")
-        ranges = self._ranges(stage, aliases)
-        if any(last - first != rows for _, rows, first, last in ranges):
-            stage = self._stage(f"SELECT * FROM {read_parquet([stage])} ORDER BY {', '.join(aliases)}, file_row_number")
-            ranges = self._ranges(stage, aliases)
+    def partitioned(self, query: str, columns: Sequence[str], keys: Sequence[Key]) -> tuple[DataFile, ...]:
+        """By way of a stage, a file next to the engine's spill files that also holds the partition values."""
+        names = [quote(f.name) for f in self.draft.schema]
+        plain = [f"c{i}" for i in range(len(names))]
+        values = [f"k{i}" for i in range(len(keys))]
+        named = f"SELECT {_listed(columns, names)} FROM ({query}\n) q"
+        valued = f"SELECT {_listed(names, plain)}, {_listed([k.value for k in keys], values)} FROM ({named})"
+        code = " || '/' || ".join(k.code.format(v) for k, v in zip(keys, values, strict=True))
+        stage = self._stage(f"SELECT *, {code} AS code FROM ({valued})")
+        parts = self._parts(stage, values)
+        renamed = [f"{c} AS {n}" for c, n in zip(plain, names, strict=True)]
+        if any(end - first != rows for _, _, rows, first, end in parts):
+            return self._scattered(stage, renamed, {code: partition for code, partition, *_ in parts})
         files: list[DataFile] = []
-        for partition, _, first, last in ranges:
-            file = self._copy(_rows(stage, plain, first, last), partition)
+        for _, partition, _, first, end in parts:
+            file = self._copy(_rows(stage, renamed, first, end), partition)
             files.append(file)
             if file.size_bytes > LARGEST_FILE_BYTES:
                 os.remove(files.pop().path)
-                files += self._cut(stage, plain, (first, last), file.size_bytes, partition)
+                files += self._cut(stage, renamed, (first, end), file.size_bytes, partition)
+        return tuple(files)
+
+    def _parts(self, stage: str, values: Sequence[str]) -> list[tuple[str, Values, int, int, int]]:
+        """Per partition: its code, its values, number of rows, first row, row after its last; in the order of the first rows."""
+        found = ", ".join(f"any_value({v})" for v in values)
+        query = f"SELECT code, count(*), min(file_row_number), max(file_row_number) + 1, {found} FROM {read_parquet([stage])}"
+        rows = self.connection.execute(f"{query} GROUP BY code ORDER BY 3").fetchall()
+        return [(code, tuple(partition), count, first, end) for code, count, first, end, *partition in rows]
+
+    def _scattered(self, stage: str, columns: Sequence[str], partitions: Mapping[str, Values]) -> tuple[DataFile, ...]:
+        """One pass over a stage into a folder per partition, whose files then get our names."""
+        folder = os.path.join(self.draft.folder, f"parting-{self.id}.parquet")
+        threads = self.connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
+        options = f"{self._options()}, PARTITION_BY (code)"
+        self.connection.execute("SET threads = 1")
+        try:
+            query = f"SELECT {', '.join(columns)}, code FROM {read_parquet([stage])}"
+            written = self.connection.execute(f"COPY ({query}) TO {literal(folder)} ({options})").fetchall()
+        finally:
+            self.connection.execute(f"SET threads = {threads}")
+        order = {code: i for i, code in enumerate(partitions)}
+        made = [(order[keys["code"]], path, rows, size_bytes, keys["code"]) for path, rows, size_bytes, _, _, keys, *_ in written]
+        files: list[DataFile] = []
+        for _, path, rows, size_bytes, code in sorted(made):
+            os.replace(path, target := self._path())
+            files.append(DataFile(target, rows, size_bytes, partitions[code], self.draft.schema_id))
+        shutil.rmtree(folder)
         return tuple(files)
 
     def _cut(self, source: str, columns: Sequence[str], rows: tuple[int, int], size_bytes: int, partition: Values) -> tuple[DataFile, ...]:
@@ -97,13 +128,6 @@ class _Writing:
         first, end = rows
         step = max(1, -(-(end - first) // -(-size_bytes // TARGET_FILE_BYTES)))
         return tuple(self._copy(_rows(source, columns, at, min(at + step, end)), partition) for at in range(first, end, step))
-
-    def _ranges(self, stage: str, keys: Sequence[str]) -> list[tuple[Values, int, int, int]]:
-        """Per partition: its values, number of rows, first row, and the row after its last; in the order of the first rows."""
-        names = ", ".join(keys)
-        query = f"SELECT count(*), min(file_row_number), max(file_row_number) + 1, {names} FROM {read_parquet([stage])} GROUP BY {names}"
-        found = self.connection.execute(f"{query} ORDER BY 2").fetchall()
-        return [(tuple(values), rows, first, last) for rows, first, last, *values in found]
 
     def _stage(self, query: str) -> str:
         folder = str(self.connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
@@ -114,17 +138,22 @@ class _Writing:
         return path
 
     def _copy(self, query: str, partition: Values) -> DataFile:
-        path = os.path.join(self.draft.folder, f"part-s{self.draft.schema_id}-{self.count}-{self.id}.parquet")
-        self.count += 1
-        options = f"FORMAT parquet, COMPRESSION zstd, FIELD_IDS {field_ids(self.draft.schema)}, RETURN_STATS"
-        _, rows, size_bytes, *_ = self.connection.execute(f"COPY ({query}) TO {literal(path)} ({options})").fetchall()[0]
+        path = self._path()
+        _, rows, size_bytes, *_ = self.connection.execute(f"COPY ({query}) TO {literal(path)} ({self._options()})").fetchall()[0]
         return DataFile(path, rows, size_bytes, partition, self.draft.schema_id)
+
+    def _path(self) -> str:
+        self.count += 1
+        return os.path.join(self.draft.folder, f"part-s{self.draft.schema_id}-{self.count - 1}-{self.id}.parquet")
+
+    def _options(self) -> str:
+        return f"FORMAT parquet, COMPRESSION zstd, FIELD_IDS {field_ids(self.draft.schema)}, RETURN_STATS"
 
     def remove_written(self) -> None:
         """Removes all files of this write, finished or not."""
         for entry in os.scandir(self.draft.folder):
             if entry.name.endswith(f"-{self.id}.parquet"):
-                os.remove(entry.path)
+                shutil.rmtree(entry.path) if entry.is_dir() else os.remove(entry.path)
 
     def remove_stages(self) -> None:
         for path in self.stages:
@@ -187,14 +216,22 @@ _MEASURES = {"int", "long", "float", "double", "decimal", "date", "timestamp", "
 
 
 # -- partitions -----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Key:
+    """A partition field: the expression of its value, and of a text that tells its values and null apart."""
+
+    value: str
+    code: str = "coalesce(CAST({} AS VARCHAR), 'null')"
+
+
 _DATES = {"date", "timestamp", "timestamptz"}
 _SPANS = {"year": _DATES, "month": _DATES, "day": _DATES, "hour": {"timestamp", "timestamptz"}}
-_PLAIN = {"boolean", "int", "long", "string", "float", "double"}
+_NUMBERS = {"boolean", "int", "long", "float", "double"}
 _COUNTED = {"date": "date_diff('day', DATE '1970-01-01', {})", "timestamp": "epoch_us({})", "timestamptz": "epoch_us({})"}
 
 
-def _partition_value(partition: Partition, draft: Draft) -> str:
-    """The expression of a partition value: spans counted from 1970 and rounded down, other values as Iceberg keeps them.
+def _key(partition: Partition, draft: Draft) -> Key:
+    """The values of a partition field: spans counted from 1970 and rounded down, other values as Iceberg keeps them.
 
     Raises: Unsupported(E4007) for buckets, whose hash DuckDB lacks, and for types without a plain value.
     Source: Iceberg specification v2, "Partition Transforms".
@@ -204,15 +241,17 @@ def _partition_value(partition: Partition, draft: Draft) -> str:
     if partition.transform in _SPANS and kind in _SPANS[partition.transform]:
         moment = f"({name} AT TIME ZONE 'UTC')" if kind == "timestamptz" else name
         if partition.transform == "hour":
-            return f"date_diff('hour', TIMESTAMP '1970-01-01', {moment})"
-        return f"date_diff('{partition.transform}', DATE '1970-01-01', CAST({moment} AS DATE))"
-    if partition.transform == "identity" and kind in _PLAIN:
-        return name
+            return Key(f"date_diff('hour', TIMESTAMP '1970-01-01', {moment})")
+        return Key(f"date_diff('{partition.transform}', DATE '1970-01-01', CAST({moment} AS DATE))")
+    if partition.transform == "identity" and kind in _NUMBERS:
+        return Key(name)
     if partition.transform == "identity" and kind in _COUNTED:
-        return _COUNTED[kind].format(name)
+        return Key(_COUNTED[kind].format(name))
+    if partition.transform == "identity" and kind == "string":
+        return Key(name, "coalesce(md5({}), 'null')")
     raise Unsupported(
         "this engine cannot partition so",
         place=f"{draft.table}[{partition.column}]",
         got=f"{partition.transform} of {column.type}",
-        hint="year, month, day and hour of times, and identity of plain values work",
+        hint="year, month, day and hour of times, and identity of texts, numbers and times work",
     )

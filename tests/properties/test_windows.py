@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from penstock.craft.temporal.windows import feature_query
 from penstock.ground.errors import DefinitionError
+from penstock.ground.names import quote
 from penstock.spec.features import Features, KnownAt, after, count, features, max_, mean, min_, sum_
-from penstock.spec.schema import Schema, schema_of
+from penstock.spec.schema import Field, Schema, Type, schema_of
 from penstock.spec.spans import span
 
 SCHEMA = schema_of(
@@ -244,6 +245,17 @@ def test_what_cannot_be_computed_is_refused(change: dict[str, Any], words: str) 
     spec = features("t", **({"entity": "kind", "time": "at", "windows": ["1d"], "total": sum_("x")} | change))
     with pytest.raises(DefinitionError, match=words):
         feature_query(spec, "t", SCHEMA)
+
+
+def test_columns_may_be_called_as_the_query_calls_its_own(duck: duckdb.DuckDBPyConnection) -> None:
+    names = ("e0", "t", "u", "k", "counts", "c0", "v0", "n0", "scales", "order")
+    rows = ", ".join(f"{i} AS {quote(name)}" for i, name in enumerate(names) if name != "t")
+    duck.execute(f"CREATE OR REPLACE TEMP TABLE base AS SELECT {rows}, make_timestamp(i * 60000000) AS t FROM range(3) r(i)")
+    schema = Schema(tuple(Field(name, Type("timestamp" if name == "t" else "int")) for name in names))
+    spec = features(
+        "base", entity=["order", "u"], time="t", windows=["5m"], where="counts = 4 AND c0 = 5 AND t > '1970-01-01'", s=sum_("v0")
+    )
+    assert sorted(duck.sql(feature_query(spec, "base", schema))["s_5m"].fetchall(), key=str) == [(12,), (6,), (None,)]
 
 
 def test_money_is_exact(duck: duckdb.DuckDBPyConnection) -> None:

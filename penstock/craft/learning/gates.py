@@ -9,6 +9,9 @@ from typing import Any
 from penstock.craft.learning.measured import LEAST_ROWS, MORE_IS_BETTER, Evaluation, Measured, Slice
 from penstock.spec.models import Gate
 
+#: What a difference of two numbers near 1 may be off by; a value that equals its bound passes.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class GateResult:
@@ -105,7 +108,7 @@ def _judged(gate: Gate, measured: Measured, production: Measured | None) -> Gate
     if bound is None:
         return GateResult(gate.name, False, value, reason=f"{gate.metric} of production has no value")
     margin = sign * (value - bound)
-    passed = margin >= 0
+    passed = margin >= -_ROUNDING
     word = "below" if sign > 0 else "above"
     return GateResult(
         gate.name, passed, value, bound, margin, reason="" if passed else f"{value:.6g} is {word} {bound:.6g} by {-margin:.2g}"

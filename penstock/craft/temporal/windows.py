@@ -113,18 +113,18 @@ def _micros(text: str) -> int:
 # -- rows -----------------------------------------------------------------------------------------------------------
 def _base(spec: Features, relation: str, columns: dict[str | None, _Column]) -> str:
     """Rows with entity, time, and the values that count; times in microseconds since the epoch are called u (event) and k (known)."""
-    entity = [f"r.{quote(name)} AS e{i}" for i, name in enumerate(spec.entity)]
     condition = f"coalesce(({spec.where}\n), false)" if spec.where else "true"
-    known = []
+    named = {f"e{i}": name for i, name in enumerate(spec.entity)} | {"t": spec.time}
     if isinstance(spec.known, KnownAt):
-        moment = f"r.{quote(spec.known.column)}"
-        condition = f"{condition} AND {moment} IS NOT NULL"
-        known = [f"epoch_us({moment}) AS k"]
-    values = [f"CASE WHEN counts THEN r.{quote(name)} END AS v{c.number}" for name, c in columns.items() if name is not None]
+        named["k"] = spec.known.column
+        condition = f"{condition} AND r.{quote(spec.known.column)} IS NOT NULL"
+    values = {c.number: name for name, c in columns.items() if name is not None}
+    taken = [f"r.{quote(name)} AS {alias}" for alias, name in (named | {f"c{n}": name for n, name in values.items()}).items()]
     present = " AND ".join(f"r.{quote(name)} IS NOT NULL" for name in (*spec.entity, spec.time))
-    inner = f"SELECT r.*, {condition} AS counts FROM {quote(relation)} r WHERE {present}"
-    time = f"r.{quote(spec.time)}"
-    return f"base AS (SELECT {', '.join([*entity, f'{time} AS t, epoch_us({time}) AS u, counts', *known, *values])}\nFROM ({inner}) r)"
+    inner = f"SELECT {', '.join(taken)}, {condition} AS counts FROM {quote(relation)} r WHERE {present}"
+    known = ["epoch_us(k) AS k"] if isinstance(spec.known, KnownAt) else []
+    counted = [f"CASE WHEN counts THEN c{n} END AS v{n}" for n in values]
+    return f"base AS (SELECT {', '.join([_entity(spec), 't, epoch_us(t) AS u, counts', *known, *counted])}\nFROM ({inner}))"
 
 
 def _grid(columns: dict[str | None, _Column]) -> list[str]:

@@ -6,6 +6,8 @@ After a wanted change: python -m tests.architecture.test_face
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,18 @@ def described(name: str) -> str:
     return f"{name}{signature(thing)}" if callable(thing) else f"{name}: {type(thing).__name__}"
 
 
-def signature(thing: object) -> str:
-    return str(inspect.signature(thing)) if callable(thing) else ""
+class Bare(str):
+    """An annotation as it is written, without quotes around it."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def signature(thing: Callable[..., object]) -> str:
+    found = inspect.signature(thing)
+    parameters = [p.replace(annotation=Bare(p.annotation)) if isinstance(p.annotation, str) else p for p in found.parameters.values()]
+    returns = Bare(found.return_annotation) if isinstance(found.return_annotation, str) else found.return_annotation
+    return re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(found.replace(parameters=parameters, return_annotation=returns)))
 
 
 def api() -> str:

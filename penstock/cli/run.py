@@ -1,0 +1,81 @@
+"""`penstock run`: makes assets fresh, and says what happened to every row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.cli.command import shared
+from penstock.cli.screen import Face
+from penstock.cli.selection import selection
+
+if TYPE_CHECKING:
+    from penstock.project.project import Project
+    from penstock.run.execute import RunReport
+
+
+@click.command()
+@selection
+@shared
+def run(face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool) -> int:
+    """Make assets, and all they need, fresh.
+
+    SELECT as for `penstock plan`. An asset that fails leaves its readers on the old version, and the others go on.
+    """
+    from penstock.cli.progress import Progress
+
+    progress = Progress(face)
+    with face.open(listener=progress) as project:
+        with progress:
+            report = project.run(*select, params=params, force=force)
+        page = None if report.nothing else _page(face, project, report)
+    if face.json:
+        face.document("run", **report.record(), report=page)
+    else:
+        _summary(face, report, page)
+    return _code(report)
+
+
+def _page(face: Face, project: Project, report: RunReport) -> Path | None:
+    """The run's page; that it cannot be written is told and changes nothing."""
+    from penstock.project.report import write_report
+
+    try:
+        return write_report(project, report)
+    except OSError as error:
+        face.note(f"the report could not be written: {error}")
+        return None
+
+
+def _summary(face: Face, report: RunReport, page: Path | None) -> None:
+    from penstock.project.figures import of, seconds
+
+    if report.nothing:
+        face.line(f"nothing to do: everything is fresh ({of(len(report.results), 'asset')})", "green")
+        return
+    counts: dict[str, int] = {}
+    for result in report.results:
+        counts[result.status] = counts.get(result.status, 0) + 1
+    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    face.line()
+    face.line(f"run {report.run}: {told} in {seconds(report.seconds)}", "bold green" if report.ok else "bold red")
+    if page is not None:
+        face.line(f"report: {_near(page)}")
+
+
+def _near(path: Path) -> str:
+    """A path as it can be typed from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _code(report: RunReport) -> int:
+    """0 if all is well, 3 if all that failed may succeed later, else 1."""
+    if report.ok:
+        return 0
+    broken = [r for r in report.results if r.status in ("failed", "refused")]
+    return 3 if broken and all(r.error and r.error.get("retry") for r in broken) else 1

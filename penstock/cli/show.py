@@ -1,0 +1,419 @@
+"""`penstock show`: what is declared and recorded, of everything, one asset, one row or one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.cli.command import complete_asset, shared
+from penstock.cli.screen import Face
+
+if TYPE_CHECKING:
+    from penstock.project.project import Project
+    from penstock.project.trace import TraceStep
+    from penstock.project.views import AssetView, Lineage
+
+_LOOKS = ("ledger", "lineage", "rejected", "history", "files")
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_asset)
+@click.option("look", "--ledger", flag_value="ledger", help="What happened to each row of the newest version.")
+@click.option("look", "--lineage", flag_value="lineage", help="What it was made of and what was made of it, with versions.")
+@click.option("look", "--rejected", flag_value="rejected", help="Rejected rows by check, with samples.")
+@click.option("look", "--history", flag_value="history", help="Versions and failures, newest first; without a name: runs.")
+@click.option("look", "--files", flag_value="files", help="Files of a source as last landed.")
+@click.option("--key", metavar="COL=VALUE[,COL=VALUE]", help="Trace one row back to its source files.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many samples or records.")
+@shared
+def show(face: Face, name: str | None, look: str | None, key: str | None, limit: int | None) -> None:
+    """Show all assets, or one asset, or a run by its id."""
+    if look is None and key is None and limit is not None:
+        raise click.UsageError("--limit goes with --rejected or --history")
+    if look is not None and key is not None:
+        raise click.UsageError(f"--key and --{look} are two questions; ask one")
+    with face.open() as project:
+        if name is None:
+            _all(face, project, look, key, limit or 20)
+        elif key is not None:
+            _trace(face, project, name, key)
+        elif look is not None:
+            globals()[f"_{look}"](face, project, name, limit)
+        else:
+            _one(face, project, name)
+
+
+# -- all assets -----------------------------------------------------------------------------------------------------
+def _all(face: Face, project: Project, look: str | None, key: str | None, limit: int) -> None:
+    from penstock.cli.screen import cells, status, table
+    from penstock.project.figures import age, count, one_line, short
+    from penstock.project.views import assets
+
+    if look == "history":
+        _runs(face, project, limit)
+        return
+    if look or key:
+        raise click.UsageError(f"--{look or 'key'} needs the name of an asset")
+    lines, trouble = assets(project)
+    if face.json:
+        face.document("assets", assets=[asdict(line) for line in lines], trouble=trouble)
+        return
+    now = project.clock.now()
+    shown = table("asset", "kind", "status", "version", "rows", "rejected", "age", "description", right=("rows", "rejected", "age"))
+    for line in lines:
+        old = age(line.at, now) if line.at else ""
+        about = one_line(line.doc, 70)
+        word = status(line.status if line.version else "never made")
+        shown.add_row(
+            *cells(
+                line.name,
+                line.kind,
+                word,
+                short(line.version),
+                count(line.rows),
+                count(line.rejected or None),
+                old,
+                about,
+                styles={0: "bold", 7: "dim"},
+            )
+        )
+    face.show(shown)
+    if trouble:
+        face.note(f"status unknown: {trouble}")
+
+
+def _runs(face: Face, project: Project, limit: int) -> None:
+    from penstock.cli.screen import cells, status, table
+    from penstock.project.figures import moment, seconds
+    from penstock.project.views import runs
+
+    found = runs(project, limit=limit)
+    if face.json:
+        face.document("runs", runs=found)
+        return
+    shown = table("run", "started", "outcome", "assets", "time", right=("time",))
+    for record in found:
+        told: dict[str, int] = {}
+        for result in record["results"]:
+            told[result["status"]] = told.get(result["status"], 0) + 1
+        outcome = status("made" if record["ok"] else "failed")
+        shown.add_row(
+            *cells(
+                record["run"],
+                moment(record["started"]),
+                outcome,
+                ", ".join(f"{n} {w}" for w, n in told.items()),
+                seconds(record["seconds"]),
+            )
+        )
+    face.show(shown)
+
+
+# -- one asset ------------------------------------------------------------------------------------------------------
+def _one(face: Face, project: Project, name: str) -> None:
+    from penstock.project.views import asset, not_found, run_record
+
+    if name not in project.graph.nodes:
+        if (record := run_record(project, name)) is None:
+            raise not_found(project, name)
+        _run(face, record)
+        return
+    view = asset(project, name)
+    if face.json:
+        face.document("asset", **view.record())
+        return
+    _head(face, view, project)
+    _columns(face, view)
+    _check_table(face, view)
+    _model(face, view.body)
+    _recent(face, view)
+
+
+def _head(face: Face, view: AssetView, project: Project) -> None:
+    from rich.text import Text
+
+    from penstock.cli.screen import STYLES
+    from penstock.ground.clock import from_iso
+    from penstock.project.figures import age, count, of, plain, seconds, short, size
+
+    body = view.body
+    face.show(Text(view.name, style="bold").append(f"  {view.kind}  ", style="dim").append(view.status, style=STYLES.get(view.status, "")))
+    if view.doc:
+        face.line(plain(view.doc))
+    facts: list[tuple[str, str]] = [("why", "; ".join(view.reasons))] if view.reasons else []
+    facts += [(k, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for k, v in view.declared.items()]
+    facts += [("inputs", ", ".join(f"{n} {short(v)}".strip() for n, v in view.inputs.items()))] if view.inputs else []
+    facts += [("used by", ", ".join(view.users))] if view.users else []
+    if body:
+        old = age(from_iso(str(body["at"])), project.clock.now()) if body.get("at") else ""
+        facts.append(
+            (
+                "version",
+                f"{body['version']}  made {old} ago in {seconds(body.get('seconds'))}"
+                if old != "just now"
+                else f"{body['version']}  made just now",
+            )
+        )
+        facts.append(("rows", f"{count(body.get('rows'))} in {of(int(body.get('files') or 0), 'file')}, {size(body.get('bytes'))}"))
+        if body.get("rejected"):
+            facts.append(("rejected", f"{count(body['rejected'])}; `penstock show {view.name} --rejected` tells why"))
+    else:
+        facts.append(("version", f"never made; `penstock run {view.name}` makes it"))
+    if view.quarantined:
+        facts.append(("left out", ", ".join(view.quarantined)))
+    for word, text in facts:
+        face.show(Text(f"  {word:<11}", style="dim").append(plain(text), style="none"))
+
+
+def _columns(face: Face, view: AssetView) -> None:
+    from penstock.cli.screen import cells, table
+
+    if not view.columns:
+        return
+    shown = table("column", "type", "")
+    marks = {**dict.fromkeys(view.declared.get("key", []), "key"), str(view.declared.get("time", "")): "time"}
+    for name, kind in view.columns:
+        shown.add_row(*cells(name, kind, marks.get(name, ""), styles={0: "bold", 1: "cyan", 2: "dim"}))
+    face.line()
+    face.show(shown)
+
+
+def _check_table(face: Face, view: AssetView) -> None:
+    from penstock.cli.screen import cells, status, table
+    from penstock.project.figures import count
+
+    if not view.checks:
+        return
+    shown = table("check", "on failure", "last result", "failures", right=("failures",))
+    for check in view.checks:
+        passed = check.get("passed")
+        word = status("passed" if passed else "failed") if passed is not None else ""
+        shown.add_row(*cells(check["check"], f"{check.get('outcome', '')}s", word, count(check.get("failures") or None)))
+    face.line()
+    face.show(shown)
+
+
+def _model(face: Face, body: Mapping[str, Any]) -> None:
+    from penstock.cli.progress import slices_text
+    from penstock.project.figures import figure, gate_text, ranked
+
+    if not body.get("metrics"):
+        return
+    face.line()
+    face.line("  ".join(f"{k} {figure(v)}" for k, v in body["metrics"].items()))
+    for gate in body.get("gates", []):
+        face.line(f"  gate    {gate_text(gate)}", "green" if gate.get("passed") else "bold red")
+    for column, (metric, slices) in ranked(body.get("slices", [])).items():
+        face.line(f"  slices  {slices_text(column, metric, slices)}")
+
+
+def _recent(face: Face, view: AssetView) -> None:
+    if view.runs:
+        face.line()
+        face.show(_history_table(view.runs))
+
+
+def _history_table(records: Any) -> Any:
+    from penstock.cli.screen import cells, status, table
+    from penstock.project.figures import count, moment, one_line, seconds, short
+
+    shown = table("at", "event", "version", "rows", "rejected", "time", "run", "why", right=("rows", "rejected", "time"))
+    for r in records:
+        error = r.get("error") or {}
+        why = f"{error.get('code')}: {error.get('message')}" if error else "; ".join(r.get("reasons") or [])
+        word = "refused" if r.get("refused") else str(r["event"])
+        figures = (short(str(r.get("version", ""))), count(r.get("rows")), count(r.get("rejected") or None), seconds(r.get("seconds")))
+        shown.add_row(*cells(moment(r["at"]), status(word), *figures, short(str(r.get("run", ""))), one_line(why)))
+    return shown
+
+
+# -- parts of one asset ---------------------------------------------------------------------------------------------
+def _history(face: Face, project: Project, name: str, limit: int | None) -> None:
+    from penstock.project.views import history
+
+    found = history(project, name, limit=limit or 50)
+    if face.json:
+        face.document("history", asset=name, records=found)
+    elif not found:
+        face.line(f"{name}: never made")
+    else:
+        face.show(_history_table(found))
+
+
+def _ledger(face: Face, project: Project, name: str, limit: int | None) -> None:
+    from penstock.project.figures import moment, step_text
+    from penstock.project.views import ledger
+
+    found = ledger(project, name)
+    if face.json:
+        face.document("ledger", **found)
+        return
+    if not found["version"]:
+        face.line(f"{name}: never made")
+        return
+    face.line(f"{name}  version {found['version']}  {moment(found['at'])}", "bold")
+    for step in found["steps"]:
+        face.line(f"  {step['name']:<10} {step_text(step)}", "" if step.get("balanced", True) else "bold red")
+
+
+def _files(face: Face, project: Project, name: str, limit: int | None) -> None:
+    from penstock.cli.screen import cells, table
+    from penstock.project.figures import count, moment, size
+    from penstock.project.views import files
+
+    found = files(project, name)
+    if face.json:
+        face.document("files", asset=name, files=found)
+        return
+    shown = table("file", "status", "rows", "size", "loaded", right=("rows", "size"))
+    for f in found:
+        shown.add_row(*cells(f["file"], f["status"], count(f["rows"]), size(f["size"]), moment(f["loaded_at"])))
+    face.show(shown)
+
+
+def _rejected(face: Face, project: Project, name: str, limit: int | None) -> None:
+    from penstock.project.figures import of, one_line
+    from penstock.project.views import rejected
+
+    found = rejected(project, name, limit=limit or 3)
+    if face.json:
+        face.document("rejected", asset=name, rows=sum(g.rows for g in found), groups=[asdict(g) for g in found])
+        return
+    if not found:
+        face.line(f"{name}: no rejected rows", "green")
+        return
+    face.line(f"{name}: {of(sum(g.rows for g in found), 'rejected row')}; after a fix `penstock replay {name}` tries them again", "bold")
+    for group in found:
+        face.line()
+        face.line(
+            f"{group.check}  {of(group.rows, 'row')}  ({'could not be read' if group.stage == 'parse' else 'failed the check'})", "yellow"
+        )
+        for sample in group.samples:
+            where = f"{sample['file'] or ''}:{sample['position'] or ''}".strip(":")
+            face.line(f"    {one_line(where, 60)}  {one_line(sample['reason'] or '', 100)}")
+            face.line(f"        {one_line(sample['original'] or '', 300)}", "dim")
+
+
+def _lineage(face: Face, project: Project, name: str, limit: int | None) -> None:
+    from penstock.project.views import lineage
+
+    up, down = lineage(project, name)
+    if face.json:
+        face.document("lineage", asset=name, up=asdict(up), down=asdict(down))
+        return
+    if up.next:
+        face.line("made of", "dim")
+        face.show(_tree(up))
+    if down.next:
+        face.line("makes", "dim")
+        face.show(_tree(down))
+    if not up.next and not down.next:
+        face.show(_tree(up))
+
+
+def _tree(node: Lineage) -> Any:
+    from rich.tree import Tree
+
+    tree = Tree(_label(node), guide_style="dim")
+    waiting = [(tree, node)]
+    while waiting:
+        branch, at = waiting.pop()
+        for child in at.next:
+            waiting.append((branch.add(_label(child)), child))
+    return tree
+
+
+def _label(node: Lineage) -> Any:
+    from rich.text import Text
+
+    from penstock.project.figures import count, moment, short
+
+    label = Text(node.asset, style="bold").append(f"  {node.kind}", style="dim")
+    if not node.version:
+        return label.append("  never made", style="dim")
+    label.append(f"  {short(node.version)}", style="cyan").append(f"  {moment(node.at)}", style="none")
+    if node.rows is not None:
+        label.append(f"  {count(node.rows)} rows", style="none")
+    if not node.newest:
+        label.append("  (a newer version exists)", style="yellow")
+    return label.append("  (shown above)", style="dim") if node.again else label
+
+
+# -- one row --------------------------------------------------------------------------------------------------------
+def _trace(face: Face, project: Project, name: str, key: str) -> None:
+    step = project.trace(name, pairs(key))
+    if face.json:
+        face.document("trace", **step.record())
+    else:
+        face.show(_trace_tree(step))
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`a=1,b=x` as names and values; a comma belongs to the value before it unless a name and `=` follow."""
+    import re
+
+    found: dict[str, str] = {}
+    for part in re.split(r",(?=[^,=]+=)", text):
+        column, equals, value = part.partition("=")
+        if not (column and equals):
+            raise click.BadParameter(f"{text!r} is not of the form column=value[,column=value]", param_hint="--key")
+        found[column.strip()] = value
+    return found
+
+
+def _trace_tree(step: TraceStep) -> Any:
+    from rich.tree import Tree
+
+    tree = Tree(_trace_label(step), guide_style="dim")
+    _trace_branches(tree, step)
+    return tree
+
+
+def _trace_branches(branch: Any, step: TraceStep) -> None:
+    from rich.text import Text
+
+    from penstock.project.figures import cell, one_line
+
+    for row in step.rows:
+        told = "  ".join(f"{k}={cell(v, 40)}" for k, v in row.items() if v is not None)
+        branch.add(Text(one_line(told, 400)))
+    for place in step.origin:
+        branch.add(Text(f"{one_line(place['file'], 200)}, row {place['row']}", style="green"))
+    for child in step.inputs:
+        _trace_branches(branch.add(_trace_label(child)), child)
+
+
+def _trace_label(step: TraceStep) -> Any:
+    from rich.text import Text
+
+    from penstock.project.figures import plain, short
+
+    label = Text(step.asset, style="bold").append(f"  {step.kind}", style="dim").append(f"  {short(step.version)}", style="cyan")
+    return label.append(f"  {plain(step.note)}", style="yellow") if step.note else label
+
+
+# -- one run --------------------------------------------------------------------------------------------------------
+def _run(face: Face, record: Mapping[str, Any]) -> None:
+    from penstock.cli.failure import print_record, recorded_lines
+    from penstock.cli.progress import body_lines
+    from penstock.project.figures import moment, seconds
+
+    if face.json:
+        face.document("run", **record)
+        return
+    face.line(
+        f"run {record['run']}  {moment(record['started'])}  {seconds(record['seconds'])}", "bold green" if record["ok"] else "bold red"
+    )
+    for result in record["results"]:
+        if result["status"] in ("made", "unchanged", "refused"):
+            for text, style in body_lines(result["asset"], result):
+                face.line(text, style)
+        else:
+            face.line(
+                f"- {result['asset']:<24} {result['kind']:<12} {result['status']}", "dim" if result["status"] == "fresh" else "yellow"
+            )
+            if error := result.get("error"):
+                print_record(face, error, list(recorded_lines(str(error.get("traceback", "")))), indent="  ", console=face.out)

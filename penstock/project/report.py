@@ -1,0 +1,275 @@
+"""What happened in a run as one HTML page that opens anywhere, offline and without scripts; and parts of it for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock.graph.graph import Graph
+from penstock.ground.clock import iso
+from penstock.ground.paths import private_folder, write_atomically
+from penstock.plan.records import Plan
+from penstock.project import figures
+from penstock.project.drawing import STATUS_COLOURS, Box, bar, calibration_svg, lineage_svg
+from penstock.project.figures import count, figure, moment, of, one_line, seconds
+from penstock.project.markup import Html, joined, table, tag
+from penstock.project.project import Project
+from penstock.project.views import plan_counts, type_name
+from penstock.run.execute import AssetResult, RunReport
+
+#: Rows of a result that a notebook shows, and slices of one column that a page shows at either end.
+NOTEBOOK_ROWS, ENDS = 20, 5
+
+STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: #0f172a; background: #f8fafc; margin: 0; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 64px; }
+h1 { font-size: 22px; margin: 0; } h2 { font-size: 16px; margin: 34px 0 10px; } h3 { font-size: 14px; margin: 18px 0 6px; color: #334155; }
+p { margin: 4px 0; } .dim, .s { color: #64748b; } a { color: #2563eb; text-decoration: none; }
+code, .mono { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; }
+.card { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 10px 16px; min-width: 112px; }
+.card b { display: block; font-size: 20px; font-weight: 600; } .card span { color: #64748b; font-size: 12.5px; }
+.panel { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 6px 16px 12px; overflow-x: auto; margin: 0 0 14px; }
+.panel > svg { display: block; margin: 8px auto 2px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; color: #475569; font-size: 12.5px; border-bottom: 1px solid #e2e8f0; padding: 8px 14px 6px 0; }
+td { padding: 6px 14px 6px 0; border-bottom: 1px solid #f1f5f9; vertical-align: top; overflow-wrap: anywhere; }
+tr:last-child td { border-bottom: 0; } .r { text-align: right; white-space: nowrap; overflow-wrap: normal; }
+td svg { vertical-align: middle; }
+.pill { display: inline-block; padding: 0 9px; border-radius: 999px; font-size: 12.5px; font-weight: 600; color: #fff; white-space: nowrap; }
+.error { border-left: 4px solid #dc2626; padding: 8px 14px; margin: 8px 0; background: #fef2f2; border-radius: 0 8px 8px 0; }
+.error pre { margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; color: #7f1d1d; }
+.two { display: flex; flex-wrap: wrap; gap: 28px; align-items: flex-start; } .two > div { flex: 1 1 300px; min-width: 0; } .two > .fix { flex: 0 0 auto; }
+svg text { font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; fill: #64748b; }
+svg text.n { font-size: 13px; font-weight: 600; fill: #0f172a; } svg .g { stroke: #eef2f7; }
+"""
+
+
+def write_report(project: Project, report: RunReport) -> Path:
+    """Writes the page of a run under `.penstock/reports/` and returns its path. Raises: OSError."""
+    bodies = {name: head.body for name, head in project.runtime.state.heads("asset").items()}
+    page = report_html(report, project.graph, bodies, name=project.settings.name, level=project.settings.level)
+    folder = private_folder(project.settings.folder / "reports")
+    path = folder / f"{report.run}.html"
+    write_atomically(path, page.encode("utf-8", "replace"))
+    return path
+
+
+def report_html(report: RunReport, graph: Graph, bodies: Mapping[str, Mapping[str, Any]], *, name: str, level: str = "embedded") -> str:
+    """The whole page. `bodies` are newest records of assets, for those that this run left alone."""
+    results = {r.asset: r for r in report.results}
+    boxes = {n.name: _lineage_box(n.name, n.kind, results.get(n.name), bodies.get(n.name, {})) for n in graph}
+    content = tag(
+        "main",
+        _head(report, name, level),
+        [_error(r) for r in report.results if r.error],
+        tag("h2", "Lineage"), tag("div", lineage_svg(graph, boxes), class_="panel"),
+        tag("h2", "Assets"), tag("div", _assets(report.results, bodies), class_="panel"),
+        [_details(r) for r in report.results if r.body],
+    )  # fmt: skip
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    head = tag(
+        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"), tag("title", f"{name}: run {report.run}"),
+        tag("style", Html(STYLE)),
+    )  # fmt: skip
+    return f"<!doctype html>\n{tag('html', head, tag('body', content), lang='en')}\n"
+
+
+def pill(word: str) -> Html:
+    return tag("span", word, class_="pill", style=f"background: {STATUS_COLOURS.get(word, '#64748b')}")
+
+
+def _head(report: RunReport, name: str, level: str) -> Html:
+    counted: dict[str, int] = {}
+    for result in report.results:
+        counted[result.status] = counted.get(result.status, 0) + 1
+    worked = [r.body for r in report.results if r.status in ("made", "unchanged", "refused")]
+    rejected = sum(int(b.get("rejected") or 0) for b in worked)
+    cards = [(count(n), word) for word, n in counted.items()]
+    cards += [
+        (count(sum(int(b.get("rows") or 0) for b in worked)), "rows in what was made"),
+        (count(rejected), "rows rejected"),
+        (seconds(report.seconds), "in all"),
+    ]
+    return joined([
+        tag("h1", f"{name} ", pill("made" if report.ok else "failed")),
+        tag("p", f"run {report.run}, {moment(iso(report.started))}, level {level}", class_="dim"),
+        tag("div", [tag("div", tag("b", number), tag("span", word), class_="card") for number, word in cards], class_="cards"),
+    ])  # fmt: skip
+
+
+def _lineage_box(name: str, kind: str, result: AssetResult | None, body: Mapping[str, Any]) -> Box:
+    newest = result.body if result is not None and result.body else body
+    rows = newest.get("rows") if kind != "model" else None
+    told = f"{count(rows)} rows" if rows is not None else ""
+    if kind == "model" and newest.get("metrics"):
+        metric, value = next(iter(newest["metrics"].items()))
+        told = f"{metric} {figure(value)}"
+    return Box(name, kind, f"{kind}  {told}".strip(), result.status if result is not None else "fresh")
+
+
+def _error(result: AssetResult) -> Html:
+    error = result.error or {}
+    parts = [(word, error.get(word)) for word in ("expected", "got", "hint") if error.get(word)]
+    return tag(
+        "div",
+        tag("b", f"{error.get('code', '')} {error.get('place') or result.asset}: "), str(error.get("message", "")),
+        [tag("p", tag("span", f"{word}: ", class_="dim"), str(value)) for word, value in parts],
+        tag("pre", str(error["traceback"])) if error.get("traceback") else None,
+        class_="error",
+    )  # fmt: skip
+
+
+def _assets(results: Sequence[AssetResult], bodies: Mapping[str, Mapping[str, Any]]) -> Html:
+    longest = max((r.seconds for r in results), default=0.0) or 1.0
+    rows: list[list[object]] = []
+    for r in results:
+        body = r.body or bodies.get(r.asset, {})
+        name = tag("a", tag("b", r.asset), href=f"#{r.asset}") if r.body else tag("b", r.asset)
+        size = count(body.get("rows")) if r.kind != "model" else count(body.get("train_rows"))
+        time = [bar(r.seconds / longest), f" {seconds(r.seconds)}"] if r.status != "fresh" else ""
+        rows.append([name, r.kind, pill(r.status), "; ".join(r.reasons), size, count(body.get("rejected") or None), tag("span", time)])
+    return table(["asset", "kind", "status", "why", "rows", "rejected", "time"], rows, right=("rows", "rejected", "time"))
+
+
+# -- one asset ------------------------------------------------------------------------------------------------------
+def _details(result: AssetResult) -> Html:
+    body = result.body
+    parts = [_ledger(body.get("ledger", ())), _checks(body.get("checks", ()))]
+    if result.kind == "model":
+        parts = [_model(body), *parts]
+    about = f"{result.kind}, version {body.get('version', '')}, {body.get('mode', '')}".rstrip(", ")
+    panel = tag("div", tag("p", about, class_="dim"), parts, class_="panel")
+    return joined([tag("h2", result.asset, " ", pill(result.status), id=result.asset), panel])
+
+
+def _ledger(steps: Sequence[Mapping[str, Any]]) -> Html | None:
+    if not steps:
+        return None
+    rows: list[list[object]] = [
+        [s["name"], figures.step_text(s), "" if not s.get("keeps", True) else "balances" if s.get("balanced", True) else pill("failed")]
+        for s in steps
+    ]
+    return joined([tag("h3", "Ledger"), table(["step", "rows", ""], rows)])
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> Html | None:
+    if not checks:
+        return None
+    rows: list[list[object]] = [
+        [
+            tag("code", c.get("check", "")),
+            f"{c.get('outcome', '')}s",
+            _passed(c),
+            one_line(c.get("text", "")),
+            count(c.get("failures") or None),
+        ]
+        for c in checks
+    ]
+    return joined([tag("h3", "Checks"), table(["check", "on failure", "", "result", "failures"], rows, right=("failures",))])
+
+
+def _passed(record: Mapping[str, Any]) -> Html:
+    passed = bool(record.get("passed"))
+    return tag(
+        "span", "passed" if passed else "failed", class_="pill", style=f"background: {STATUS_COLOURS['made' if passed else 'failed']}"
+    )
+
+
+def _model(body: Mapping[str, Any]) -> Html:
+    metrics = table(["metric", "value"], [[k, figure(v)] for k, v in body.get("metrics", {}).items()], right=("value",))
+    learnt = f"learnt from {count(body.get('train_rows'))} rows, tested on {count(body.get('test_rows'))}"
+    learnt += f", split at {body['boundary']}" if body.get("boundary") else ""
+    drawn = calibration_svg(body.get("calibration") or {})
+    two = [tag("div", tag("h3", "Metrics of the test set"), metrics, class_="fix"), tag("div", _gates(body.get("gates", ())))]
+    if drawn is not None:
+        two.append(tag("div", tag("h3", "Calibration"), drawn, class_="fix"))
+    slices = [_slices(column, metric, found) for column, (metric, found) in figures.ranked(body.get("slices", ())).items()]
+    return joined(
+        [tag("p", learnt), tag("div", two, class_="two"), tag("div", [tag("div", s) for s in slices], class_="two") if slices else None]
+    )
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> Html | None:
+    if not gates:
+        return None
+    rows: list[list[object]] = [
+        [tag("code", g.get("name", "")), figure(g.get("value")), _passed(g), str(g.get("slice") or ""), str(g.get("reason") or "")]
+        for g in gates
+    ]
+    return joined([tag("h3", "Gates"), table(["gate", "value", "", "slice", "why"], rows, right=("value",))])
+
+
+def _slices(column: str, metric: str, slices: Sequence[Mapping[str, Any]]) -> Html:
+    """Best and worst slices of a column, as bars."""
+    shown = list(slices) if len(slices) <= 2 * ENDS + 1 else [*slices[:ENDS], *slices[-ENDS:]]
+    left_out = len(slices) - len(shown)
+    values = [abs(float(s[metric])) for s in shown]
+    longest = 1.0 if max(values, default=0) <= 1 else max(values)
+    rows: list[list[object]] = [
+        [tag("b", one_line(s.get("value"), 60)), bar(abs(float(s[metric])) / longest), figure(s[metric]), count(s.get("rows"))]
+        for s in shown
+    ]
+    note = f", best and worst; {of(left_out, 'slice')} between them left out" if left_out else ", best first"
+    return joined(
+        [
+            tag("h3", f"{metric} by {column}", tag("span", note, class_="dim")),
+            table(["slice", "", metric, "rows"], rows, right=(metric, "rows")),
+        ]
+    )
+
+
+# -- parts for notebooks --------------------------------------------------------------------------------------------
+def _fragment(*children: object) -> str:
+    style = "<style>.penstock td, .penstock th { text-align: left !important; } .penstock .r { text-align: right !important; }</style>"
+    return str(tag("div", Html(style), children, class_="penstock"))
+
+
+def plan_html(plan: Plan) -> str:
+    """A plan as a fragment: its cost, and why each asset is stale."""
+    rows: list[list[object]] = [
+        [
+            tag("b", a.asset),
+            a.kind,
+            a.status,
+            "; ".join(r.text for r in a.reasons),
+            count(a.rows) if a.works else "",
+            seconds(a.seconds) if a.works else "",
+        ]
+        for a in plan
+    ]
+    shown = table(["asset", "kind", "status", "why", "rows", "time"], rows, right=("rows", "time"))
+    return _fragment(tag("p", figures.plan_text(plan_counts(plan), plan.rows, plan.seconds)), shown)
+
+
+def run_html(report: RunReport) -> str:
+    """A run as a fragment: what became of each asset."""
+    rows: list[list[object]] = [
+        [tag("b", r.asset), r.kind, r.status, _why(r), count(r.body.get("rows")), count(r.body.get("rejected") or None), seconds(r.seconds)]
+        for r in report.results
+    ]
+    head = f"run {report.run}: {'fine' if report.ok else 'failed'}, {seconds(report.seconds)}"
+    return _fragment(
+        tag("p", head), table(["asset", "kind", "status", "why", "rows", "rejected", "time"], rows, right=("rows", "rejected", "time"))
+    )
+
+
+def _why(result: AssetResult) -> str:
+    if result.error:
+        return f"{result.error.get('code', '')}: {result.error.get('message', '')}"
+    return "; ".join(result.reasons)
+
+
+def rows_html(rows: Any) -> str:
+    """The first rows of an Arrow table as a fragment, with types and the number of all."""
+    names = [str(f.name) for f in rows.schema]
+    types = [type_name(f.type) for f in rows.schema]
+    heads = [joined([tag("th", name, tag("br"), tag("small", kind)) for name, kind in zip(names, types, strict=True)])]
+    columns = [column.to_pylist() for column in rows.slice(0, NOTEBOOK_ROWS).columns]
+    body = [tag("tr", [tag("td", figures.cell(value)) for value in row]) for row in zip(*columns, strict=True)]
+    more = f"{of(rows.num_rows, 'row')}" + (f", {NOTEBOOK_ROWS} shown" if rows.num_rows > NOTEBOOK_ROWS else "")
+    return _fragment(tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), tag("p", more))

@@ -27,12 +27,8 @@ def adapter_class(port: str, url: str) -> Any:
         return points[scheme].load()
     except ImportError as error:
         raise DriverMissing(
-            f"the driver of {scheme} is not installed", place=port, got=str(error), hint=f"pip install 'penstock[{_extra(scheme)}]'"
+            f"the driver of {scheme} is not installed", place=port, got=str(error), hint=f"pip install 'penstock[{scheme}]'"
         ) from error
-
-
-def _extra(scheme: str) -> str:
-    return {"postgresql": "postgres"}.get(scheme, scheme)
 
 
 def opened(port: str, url: str, context: Context, **more: Any) -> Any:

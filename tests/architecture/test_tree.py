@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,19 @@ def test_lock_files_name_versions_and_digests_only() -> None:
     assert all(not telling(path.read_text()) for path in locks)
 
 
+def test_the_locks_hold_what_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    texts = [*declared["project"]["dependencies"], *chain(*declared["project"]["optional-dependencies"].values())]
+    texts += [item for group in declared["dependency-groups"].values() for item in group if isinstance(item, str)]
+    wanted = [r for r in map(Requirement, texts) if r.name != "penstock"]
+    pins = chain(
+        *(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements" / f).read_text(), re.M) for f in ("dev.lock", "services.lock"))
+    )
+    locked = {canonicalize_name(name): version for name, version in pins}
+    missing = [str(r) for r in wanted if not r.specifier.contains(locked.get(canonicalize_name(r.name), "0"))]
+    assert missing == [], "make lock"
+
+
 def test_no_file_has_a_name_that_says_nothing() -> None:
     assert [str(p) for p in (f.relative_to(ROOT) for f in files()) if vague(p)] == []
 
@@ -67,6 +83,13 @@ def test_every_verb_has_its_line_in_the_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     verbs = {v for line in re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE) for v in line.split()}
     assert verbs == set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE))
+
+
+def test_every_verb_that_a_page_names_is_there() -> None:
+    verbs = set(re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [f for f in files() if f.suffix == ".md" or f.name == "run"]
+    named = {v for page in pages for v in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
+    assert {"setup", "check", "demo"} <= named <= verbs
 
 
 @pytest.mark.parametrize(

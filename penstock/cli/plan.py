@@ -33,12 +33,11 @@ def plan(face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]],
 def _show(face: Face, made: Any) -> None:
     from penstock.cli.screen import cells, status, table
     from penstock.project.figures import count, of, plan_text, seconds
-    from penstock.project.views import plan_counts
 
     if made.nothing:
         face.line(f"{of(len(made.actions), 'asset')}: nothing to do, everything is fresh", "green")
     else:
-        face.line(plan_text(plan_counts(made), made.rows, made.seconds), "bold")
+        face.line(plan_text(made), "bold")
     shown = table("asset", "kind", "status", "why", "rows", "time", right=("rows", "time"))
     for action in made:
         why = "; ".join(r.text for r in action.reasons)

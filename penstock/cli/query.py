@@ -109,7 +109,7 @@ def _to_stdout(rows: Limited, kind: str) -> None:
 
 
 def _document(face: Face, rows: Limited, versions: dict[str, str]) -> None:
-    from penstock.project.views import type_name
+    from penstock.project.figures import type_name
 
     columns = [{"name": f.name, "type": type_name(f.type)} for f in rows.schema]
     found = [list(row) for batch in rows for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)]
@@ -117,8 +117,7 @@ def _document(face: Face, rows: Limited, versions: dict[str, str]) -> None:
 
 
 def _table(face: Face, rows: Limited, shown: int) -> None:
-    from penstock.project.figures import count, of
-    from penstock.project.views import type_name
+    from penstock.project.figures import count, of, type_name
 
     schema = rows.schema
     first: list[tuple[Any, ...]] = []

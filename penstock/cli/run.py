@@ -43,7 +43,7 @@ def _page(face: Face, project: Project, report: RunReport) -> Path | None:
     from penstock.project.report import write_report
 
     try:
-        return write_report(project, report)
+        return write_report(report, project.graph, project.runtime.state, project.settings)
     except OSError as error:
         face.note(f"the report could not be written: {error}")
         return None

@@ -16,7 +16,9 @@ STATUS_COLOURS = {
     "made": "#16a34a", "unchanged": "#16a34a", "fresh": "#94a3b8", "failed": "#dc2626", "refused": "#dc2626", "skipped": "#d97706",
     "stale": "#d97706", "waiting": "#0891b2", "look": "#0891b2",
 }  # fmt: skip
-WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 176, 48, 72, 18, 12
+WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 176, 48, 56, 16, 8
+#: Up to this width a picture shrinks to its page; a wider one is scrolled, or its texts would be too small.
+FIT = 1700
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ def lineage_svg(graph: Graph, boxes: Mapping[str, Box]) -> Html:
             at[name] = (EDGE + i * (WIDTH + ACROSS), top + j * (HEIGHT + DOWN) + HEIGHT / 2)
     edges = [_edge(at, needed, node.name) for node in graph for needed in node.inputs]
     drawn = [_box(boxes[n.name], *at[n.name]) for n in graph if n.name in boxes]
-    return tag("svg", edges, drawn, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", aria_label="lineage")
+    fit = "fit" if width <= FIT else None
+    return tag(
+        "svg", edges, drawn, viewBox=f"0 0 {width} {height}", width=width, height=height, class_=fit, role="img", aria_label="lineage"
+    )
 
 
 def _edge(at: Mapping[str, tuple[float, float]], start: str, end: str) -> Html:

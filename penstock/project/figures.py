@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from penstock.plan.records import Plan
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -157,8 +159,31 @@ def ranked(slices: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[Map
     return found
 
 
-def plan_text(counts: Mapping[str, int], rows: int | None, duration: float | None) -> str:
+def plan_counts(plan: Plan) -> dict[str, int]:
+    """How many assets have each status, those that have none left out."""
+    found = {status: plan.count(status) for status in ("fresh", "stale", "waiting", "look")}
+    return {status: n for status, n in found.items() if n}
+
+
+def plan_text(plan: Plan) -> str:
     """The first line of a plan: `7 assets: 2 fresh, 3 stale, 2 waiting; about 336,776 rows, 4 s`."""
-    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    cost = ", ".join(p for p in (f"{count(rows)} rows" if rows is not None else "", seconds(duration)) if p)
-    return f"{of(sum(counts.values()), 'asset')}: {told or 'none'}" + (f"; about {cost}" if cost else "")
+    told = ", ".join(f"{n} {status}" for status, n in plan_counts(plan).items())
+    cost = ", ".join(p for p in (f"{count(plan.rows)} rows" if plan.rows is not None else "", seconds(plan.seconds)) if p)
+    return f"{of(len(plan.actions), 'asset')}: {told or 'none'}" + (f"; about {cost}" if cost else "")
+
+
+_ARROW = {
+    "bool": "boolean", "int8": "int", "int16": "int", "int32": "int", "uint8": "int", "uint16": "int", "int64": "long", "uint32": "long",
+    "halffloat": "float", "date32[day]": "date", "large_string": "string", "string_view": "string", "large_binary": "binary",
+    "binary_view": "binary", "time64[us]": "time",
+}  # fmt: skip
+
+
+def type_name(arrow: Any) -> str:
+    """Our name of an Arrow type, or Arrow's own where we have none."""
+    text = str(arrow)
+    if text.startswith("timestamp["):
+        return "timestamptz" if "tz=" in text else "timestamp"
+    if match := re.fullmatch(r"decimal\d+\((\d+), (\d+)\)", text):
+        return f"decimal({match[1]},{match[2]})"
+    return _ARROW.get(text, text)

@@ -10,12 +10,12 @@ from penstock.graph.graph import Graph
 from penstock.ground.clock import iso
 from penstock.ground.paths import private_folder, write_atomically
 from penstock.plan.records import Plan
+from penstock.ports.state import State
 from penstock.project import figures
 from penstock.project.drawing import STATUS_COLOURS, Box, bar, calibration_svg, lineage_svg
 from penstock.project.figures import count, figure, moment, of, one_line, seconds
 from penstock.project.markup import Html, joined, table, tag
-from penstock.project.project import Project
-from penstock.project.views import plan_counts, type_name
+from penstock.project.settings import Settings
 from penstock.run.execute import AssetResult, RunReport
 
 #: Rows of a result that a notebook shows, and slices of one column that a page shows at either end.
@@ -33,12 +33,12 @@ code, .mono { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "D
 .card { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 10px 16px; min-width: 112px; }
 .card b { display: block; font-size: 20px; font-weight: 600; } .card span { color: #64748b; font-size: 12.5px; }
 .panel { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 6px 16px 12px; overflow-x: auto; margin: 0 0 14px; }
-.panel > svg { display: block; margin: 8px auto 2px; }
+.panel > svg { display: block; margin: 8px auto 2px; } .panel > svg.fit { max-width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: #475569; font-size: 12.5px; border-bottom: 1px solid #e2e8f0; padding: 8px 14px 6px 0; }
 td { padding: 6px 14px 6px 0; border-bottom: 1px solid #f1f5f9; vertical-align: top; overflow-wrap: anywhere; }
 tr:last-child td { border-bottom: 0; } .r { text-align: right; white-space: nowrap; overflow-wrap: normal; }
-td svg { vertical-align: middle; }
+td svg { vertical-align: middle; } .nw { white-space: nowrap; overflow-wrap: normal; }
 .pill { display: inline-block; padding: 0 9px; border-radius: 999px; font-size: 12.5px; font-weight: 600; color: #fff; white-space: nowrap; }
 .error { border-left: 4px solid #dc2626; padding: 8px 14px; margin: 8px 0; background: #fef2f2; border-radius: 0 8px 8px 0; }
 .error pre { margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; color: #7f1d1d; }
@@ -48,12 +48,11 @@ svg text.n { font-size: 13px; font-weight: 600; fill: #0f172a; } svg .g { stroke
 """
 
 
-def write_report(project: Project, report: RunReport) -> Path:
+def write_report(report: RunReport, graph: Graph, state: State, settings: Settings) -> Path:
     """Writes the page of a run under `.penstock/reports/` and returns its path. Raises: OSError."""
-    bodies = {name: head.body for name, head in project.runtime.state.heads("asset").items()}
-    page = report_html(report, project.graph, bodies, name=project.settings.name, level=project.settings.level)
-    folder = private_folder(project.settings.folder / "reports")
-    path = folder / f"{report.run}.html"
+    bodies = {name: head.body for name, head in state.heads("asset").items()}
+    page = report_html(report, graph, bodies, name=settings.name, level=settings.level)
+    path = private_folder(settings.folder / "reports") / f"{report.run}.html"
     write_atomically(path, page.encode("utf-8", "replace"))
     return path
 
@@ -68,7 +67,9 @@ def report_html(report: RunReport, graph: Graph, bodies: Mapping[str, Mapping[st
         [_error(r) for r in report.results if r.error],
         tag("h2", "Lineage"), tag("div", lineage_svg(graph, boxes), class_="panel"),
         tag("h2", "Assets"), tag("div", _assets(report.results, bodies), class_="panel"),
-        [_details(r) for r in report.results if r.body],
+        [_model_section(r) for r in report.results],
+        _section("Ledger", _ledger(report.results)),
+        _section("Checks", _checks(report.results)),
     )  # fmt: skip
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     head = tag(
@@ -79,8 +80,9 @@ def report_html(report: RunReport, graph: Graph, bodies: Mapping[str, Mapping[st
     return f"<!doctype html>\n{tag('html', head, tag('body', content), lang='en')}\n"
 
 
-def pill(word: str) -> Html:
-    return tag("span", word, class_="pill", style=f"background: {STATUS_COLOURS.get(word, '#64748b')}")
+def pill(word: str, status: str = "") -> Html:
+    """A word on the colour of a status, its own if none is given."""
+    return tag("span", word, class_="pill", style=f"background: {STATUS_COLOURS.get(status or word, '#64748b')}")
 
 
 def _head(report: RunReport, name: str, level: str) -> Html:
@@ -129,54 +131,58 @@ def _assets(results: Sequence[AssetResult], bodies: Mapping[str, Mapping[str, An
     rows: list[list[object]] = []
     for r in results:
         body = r.body or bodies.get(r.asset, {})
-        name = tag("a", tag("b", r.asset), href=f"#{r.asset}") if r.body else tag("b", r.asset)
+        name = tag("a", tag("b", r.asset), href=f"#{r.asset}") if r.body and r.kind == "model" else tag("b", r.asset)
         size = count(body.get("rows")) if r.kind != "model" else count(body.get("train_rows"))
         time = [bar(r.seconds / longest), f" {seconds(r.seconds)}"] if r.status != "fresh" else ""
         rows.append([name, r.kind, pill(r.status), "; ".join(r.reasons), size, count(body.get("rejected") or None), tag("span", time)])
     return table(["asset", "kind", "status", "why", "rows", "rejected", "time"], rows, right=("rows", "rejected", "time"))
 
 
-# -- one asset ------------------------------------------------------------------------------------------------------
-def _details(result: AssetResult) -> Html:
-    body = result.body
-    parts = [_ledger(body.get("ledger", ())), _checks(body.get("checks", ()))]
-    if result.kind == "model":
-        parts = [_model(body), *parts]
-    about = f"{result.kind}, version {body.get('version', '')}, {body.get('mode', '')}".rstrip(", ")
-    panel = tag("div", tag("p", about, class_="dim"), parts, class_="panel")
-    return joined([tag("h2", result.asset, " ", pill(result.status), id=result.asset), panel])
+# -- ledger and checks ----------------------------------------------------------------------------------------------
+def _section(title: str, shown: Html | None) -> Html | None:
+    return joined([tag("h2", title), tag("div", shown, class_="panel")]) if shown is not None else None
 
 
-def _ledger(steps: Sequence[Mapping[str, Any]]) -> Html | None:
-    if not steps:
+def _ledger(results: Sequence[AssetResult]) -> Html | None:
+    """Every step of every asset that this run worked on."""
+    rows: list[list[object]] = []
+    for r in results:
+        for i, step in enumerate(r.body.get("ledger", ())):
+            law = (
+                ""
+                if not step.get("keeps", True)
+                else tag("span", "balances", class_="nw")
+                if step.get("balanced", True)
+                else pill("failed")
+            )
+            rows.append([tag("b", r.asset) if i == 0 else "", step["name"], figures.step_text(step), law])
+    return table(["asset", "step", "rows", ""], rows) if rows else None
+
+
+def _checks(results: Sequence[AssetResult]) -> Html | None:
+    rows: list[list[object]] = []
+    for r in results:
+        for i, check in enumerate(r.body.get("checks", ())):
+            name = tag("b", r.asset) if i == 0 else ""
+            said = one_line(check.get("text", ""))
+            rows.append([name, tag("code", check.get("check", "")), _verdict(check), said, count(check.get("failures") or None)])
+    return table(["asset", "check", "", "result", "failures"], rows, right=("failures",)) if rows else None
+
+
+def _verdict(check: Mapping[str, Any]) -> Html:
+    """Green if it passed, red if it stops the publishing, else amber with what it did."""
+    if check.get("passed"):
+        return pill("passed", "made")
+    return {"reject": pill("rejects", "skipped"), "warn": pill("warns", "skipped")}.get(str(check.get("outcome")), pill("blocks", "failed"))
+
+
+# -- models ---------------------------------------------------------------------------------------------------------
+def _model_section(result: AssetResult) -> Html | None:
+    if result.kind != "model" or not result.body:
         return None
-    rows: list[list[object]] = [
-        [s["name"], figures.step_text(s), "" if not s.get("keeps", True) else "balances" if s.get("balanced", True) else pill("failed")]
-        for s in steps
-    ]
-    return joined([tag("h3", "Ledger"), table(["step", "rows", ""], rows)])
-
-
-def _checks(checks: Sequence[Mapping[str, Any]]) -> Html | None:
-    if not checks:
-        return None
-    rows: list[list[object]] = [
-        [
-            tag("code", c.get("check", "")),
-            f"{c.get('outcome', '')}s",
-            _passed(c),
-            one_line(c.get("text", "")),
-            count(c.get("failures") or None),
-        ]
-        for c in checks
-    ]
-    return joined([tag("h3", "Checks"), table(["check", "on failure", "", "result", "failures"], rows, right=("failures",))])
-
-
-def _passed(record: Mapping[str, Any]) -> Html:
-    passed = bool(record.get("passed"))
-    return tag(
-        "span", "passed" if passed else "failed", class_="pill", style=f"background: {STATUS_COLOURS['made' if passed else 'failed']}"
+    version = tag("p", f"version {result.body.get('version', '')}", class_="dim")
+    return joined(
+        [tag("h2", result.asset, " ", pill(result.status), id=result.asset), tag("div", version, _model(result.body), class_="panel")]
     )
 
 
@@ -198,7 +204,13 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> Html | None:
     if not gates:
         return None
     rows: list[list[object]] = [
-        [tag("code", g.get("name", "")), figure(g.get("value")), _passed(g), str(g.get("slice") or ""), str(g.get("reason") or "")]
+        [
+            tag("code", g.get("name", "")),
+            figure(g.get("value")),
+            pill("passed", "made") if g.get("passed") else pill("failed"),
+            str(g.get("slice") or ""),
+            str(g.get("reason") or ""),
+        ]
         for g in gates
     ]
     return joined([tag("h3", "Gates"), table(["gate", "value", "", "slice", "why"], rows, right=("value",))])
@@ -243,7 +255,7 @@ def plan_html(plan: Plan) -> str:
         for a in plan
     ]
     shown = table(["asset", "kind", "status", "why", "rows", "time"], rows, right=("rows", "time"))
-    return _fragment(tag("p", figures.plan_text(plan_counts(plan), plan.rows, plan.seconds)), shown)
+    return _fragment(tag("p", figures.plan_text(plan)), shown)
 
 
 def run_html(report: RunReport) -> str:
@@ -267,7 +279,7 @@ def _why(result: AssetResult) -> str:
 def rows_html(rows: Any) -> str:
     """The first rows of an Arrow table as a fragment, with types and the number of all."""
     names = [str(f.name) for f in rows.schema]
-    types = [type_name(f.type) for f in rows.schema]
+    types = [figures.type_name(f.type) for f in rows.schema]
     heads = [joined([tag("th", name, tag("br"), tag("small", kind)) for name, kind in zip(names, types, strict=True)])]
     columns = [column.to_pylist() for column in rows.slice(0, NOTEBOOK_ROWS).columns]
     body = [tag("tr", [tag("td", figures.cell(value)) for value in row]) for row in zip(*columns, strict=True)]

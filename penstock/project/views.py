@@ -13,6 +13,7 @@ from penstock.ground.clock import from_iso, iso
 from penstock.ground.errors import PenstockError, UnknownName, did_you_mean
 from penstock.ground.names import quote, rejected_name
 from penstock.plan.records import Action, Plan
+from penstock.project.figures import plan_counts
 from penstock.project.project import Project
 from penstock.spec.features import Features, KnownAt
 from penstock.spec.sources import Files
@@ -22,12 +23,6 @@ BACK = 1000
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------
-def plan_counts(plan: Plan) -> dict[str, int]:
-    """How many assets have each status, those that have none left out."""
-    found = {status: plan.count(status) for status in ("fresh", "stale", "waiting", "look")}
-    return {status: n for status, n in found.items() if n}
-
-
 def plan_record(plan: Plan) -> dict[str, Any]:
     """JSON-ready: counts, cost, and each action with its reasons and files."""
     return {
@@ -383,21 +378,3 @@ def rejected(project: Project, name: str, *, limit: int = 3) -> list[Rejected]:
 
 def _moment(value: Any) -> str:
     return iso(value) if isinstance(value, datetime) else str(value or "")
-
-
-# -- types ----------------------------------------------------------------------------------------------------------
-_ARROW = {
-    "bool": "boolean", "int8": "int", "int16": "int", "int32": "int", "uint8": "int", "uint16": "int", "int64": "long", "uint32": "long",
-    "halffloat": "float", "date32[day]": "date", "large_string": "string", "string_view": "string", "large_binary": "binary",
-    "binary_view": "binary", "time64[us]": "time",
-}  # fmt: skip
-
-
-def type_name(arrow: Any) -> str:
-    """Our name of an Arrow type, or Arrow's own where we have none."""
-    text = str(arrow)
-    if text.startswith("timestamp["):
-        return "timestamptz" if "tz=" in text else "timestamp"
-    if match := re.fullmatch(r"decimal\d+\((\d+), (\d+)\)", text):
-        return f"decimal({match[1]},{match[2]})"
-    return _ARROW.get(text, text)

@@ -148,7 +148,7 @@ def computed(duck: duckdb.DuckDBPyConnection, spec: Features, rows: list[Row], s
 
 
 @pytest.mark.parametrize(("known", "where"), [*product([after("0s"), after("7m"), "told"], [None, "flag -- only these"])])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(rows=rows_of, entity=st.sampled_from([["kind"], ["kind", "place"], ["place"]]))
 def test_features_equal_their_definition(
     duck: duckdb.DuckDBPyConnection, known: Any, where: str | None, rows: list[Row], entity: list[str]

@@ -100,6 +100,7 @@ def test_calibration_error_by_hand() -> None:
     y = np.array([1, 0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.int8)
     assert calibration_error(y, p) == pytest.approx(0.5 * 0.0 + 0.5 * 0.4)
     bins = reliability(y, p)
+    assert bins.as_record() == {"predicted": [0.2, 0.6], "observed": [0.2, 1.0], "count": [5, 5]}
     assert (bins.score.tolist(), bins.share.tolist(), bins.rows.tolist()) == ([pytest.approx(0.2), pytest.approx(0.6)], [0.2, 1.0], [5, 5])
 
 

@@ -116,6 +116,10 @@ def test_batches_fill_one_matrix_in_order() -> None:
     assert filled.kept.to_pydict() == {"id": ["r0", "r1", "r2", "r3", "r4"], "k": ["x", "y", "?", "x", "y"]}
 
 
+def test_a_batch_to_score_is_encoded_as_the_training_rows_were() -> None:
+    np.testing.assert_array_equal(ENCODER.matrix(next(reader(3))), fill(reader(3), 3, ENCODER).X)
+
+
 def test_rows_to_score_have_no_labels() -> None:
     filled = fill(reader(), 0, ENCODER, keep=["id"])
     assert (filled.X.shape, filled.y.shape, filled.kept.schema.names) == ((0, 2), (0,), ["id"])

@@ -16,6 +16,10 @@ class Reliability:
     share: NDArray[np.float64]
     rows: NDArray[np.int64]
 
+    def as_record(self) -> dict[str, list[float]]:
+        """JSON-ready, to six decimal places: predicted, observed, count."""
+        return {"predicted": np.round(self.score, 6).tolist(), "observed": np.round(self.share, 6).tolist(), "count": self.rows.tolist()}
+
 
 def reliability(y: NDArray[np.int8], p: NDArray[np.float64], *, bins: int = 10) -> Reliability:
     """Scores in bins of about equal count, with what came true in each.

@@ -74,6 +74,14 @@ class Encoder:
                 raise SchemaDrift("a column that the model learnt from is missing", place=column.name, got=", ".join(batch.schema.names))
             out[:, j] = _numbers(column, batch.column(column.name)).to_numpy(zero_copy_only=False)
 
+    def matrix(self, batch: pa.RecordBatch) -> NDArray[np.float64]:
+        """A batch as the rows a model scores. Shapes: batch (n rows) -> (n rows, d columns). Raises: SchemaDrift(E2003)."""
+        import numpy as np
+
+        X: NDArray[np.float64] = np.empty((batch.num_rows, len(self.columns)))
+        self.write(batch, X)
+        return X
+
     def as_record(self) -> dict[str, Any]:
         """JSON-ready; `from_record` reads it."""
         return {"columns": [{"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in self.columns]}

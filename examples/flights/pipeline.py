@@ -9,7 +9,7 @@ weather = ps.files("data/weather.csv")
 
 @ps.table(key=["origin", "observed_at"], time="observed_at")
 def hourly_weather(weather):
-    """One observation per airport and hour; the raw file has a few hours twice."""
+    """One observation per airport and hour."""
     return ps.sql("""
         SELECT origin, time_hour AS observed_at, max(temp) AS temp, max(humid) AS humid, max(wind_speed) AS wind_speed,
                max(precip) AS precip, max(pressure) AS pressure, max(visib) AS visib

@@ -17,7 +17,7 @@ from penstock.ports.engine import Session
 from penstock.ports.lake import Scan
 from penstock.run.build import bind_inputs, visible
 from penstock.run.ledger import Step, require_balance
-from penstock.run.runtime import Job, Outcome
+from penstock.run.runtime import Job, Outcome, Runtime
 from penstock.spec.features import Features
 from penstock.spec.models import Feature, Model
 from penstock.spec.schema import Schema
@@ -25,8 +25,12 @@ from penstock.spec.spans import seconds
 from penstock.spec.tables import Table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from penstock.craft.learning.encoding import Encoder
     from penstock.craft.learning.measured import Evaluation
+    from penstock.craft.learning.scoring import Scorer
     from penstock.craft.learning.training import Filled
 
 #: Rows on which a stored model is compared with the trained one.
@@ -81,7 +85,6 @@ def model_rows(session: Session, graph: Graph, model: Model, scans: Mapping[str,
 def train(job: Job) -> Outcome:
     """Makes a version of a model. One whose gates fail is registered as refused and not used; that is recorded, not raised."""
     from penstock.craft.learning import artefact, gates, slices, training
-    from penstock.craft.learning.measured import from_record
 
     model = job.node.asset
     assert isinstance(model, Model)
@@ -100,21 +103,23 @@ def train(job: Job) -> Outcome:
     manifest = artefact.store(fitted, sets.encoder, folder, sample=sets.test.X[:PARITY_ROWS], place=job.name)
     reach("model.stored")
     scorer = artefact.load(folder, manifest, place=job.name)
-    measured = slices.evaluate(sets.test.y, scorer.scores(sets.test.X), sets.test.kept)
-    live = job.base.get("evaluation")
-    results = gates.evaluate(model.gates, measured, from_record(live) if live else None)
+    scores = scorer.scores(sets.test.X)
+    measured = slices.evaluate(sets.test.y, scores, sets.test.kept)
+    results = gates.evaluate(model.gates, measured, _production(job, model, sets))
     for result in results:
         job.tell("gate", result.reason, **result.as_record())
-    return _registered(job, model, version, folder, manifest.as_record(), sets, measured, [r.as_record() for r in results])
+    return _registered(job, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results])
 
 
 @dataclass(frozen=True)
 class _Sets:
+    """`test_query` reads the test rows again, for a model with another encoder."""
+
     encoder: Encoder
     train: Filled
     test: Filled
     boundary: str
-    unlabelled: int
+    test_query: str
 
 
 def _sets(job: Job, model: Model, rows: Rows) -> _Sets:
@@ -147,9 +152,29 @@ def _sets(job: Job, model: Model, rows: Rows) -> _Sets:
     order = ", ".join(quote(c) for c in (rows.time, *rows.key))
     found = f"SELECT {wanted} FROM {quote(rows.relation)} WHERE {label} IS NOT NULL AND {time} IS NOT NULL"
     train_set = training.fill(session.read(f"{found} AND {before} ORDER BY {order}"), int(train_rows), encoder, label=model.label)
-    test = session.read(f"{found} AND NOT ({before}) ORDER BY {order}")
-    test_set = training.fill(test, int(dated) - int(train_rows), encoder, label=model.label, keep=model.slices)
-    return _Sets(encoder, train_set, test_set, first.isoformat(), int(total) - int(labelled))
+    test_query = f"{found} AND NOT ({before}) ORDER BY {order}"
+    test_set = training.fill(session.read(test_query), int(dated) - int(train_rows), encoder, label=model.label, keep=model.slices)
+    return _Sets(encoder, train_set, test_set, first.isoformat(), test_query)
+
+
+def registered(runtime: Runtime, model: str, version: str) -> Scorer:
+    """A registered version, loaded and verified. Raises: ArtefactRefused(E6002)."""
+    from penstock.craft.learning.artefact import load, manifest_from
+
+    entry = runtime.state.heads("model", prefix=f"{model}@{version}")[f"{model}@{version}"].body
+    return load(inside(runtime.folder, str(entry["folder"])), manifest_from(entry["manifest"]), place=f"{model}@{version}")
+
+
+def _production(job: Job, model: Model, sets: _Sets) -> Evaluation | None:
+    """The newest passing version measured on the same test rows, if a gate asks for it and there is one."""
+    from penstock.craft.learning import slices, training
+
+    version = str(job.base.get("version") or "")
+    if not version or all(gate.op != "not_below" for gate in model.gates):
+        return None
+    scorer = registered(job.runtime, job.name, version)
+    test = training.fill(job.session.read(sets.test_query), len(sets.test.y), scorer.encoder, label=model.label, keep=model.slices)
+    return slices.evaluate(test.y, scorer.scores(test.X), test.kept)
 
 
 def _split_step(total: int, labelled: int, dated: int) -> Step:
@@ -161,23 +186,17 @@ def _split_step(total: int, labelled: int, dated: int) -> Step:
 
 def _registered(
     job: Job,
-    model: Model,
     version: str,
     folder: Path,
     manifest: Mapping[str, Any],
     sets: _Sets,
+    scores: NDArray[np.float64],
     measured: Evaluation,
     gates: Sequence[Mapping[str, Any]],
 ) -> Outcome:
     """Appends the version to the registry; if it passed it becomes the asset's newest version."""
-    import numpy as np
-
-    from penstock.craft.learning.artefact import load, manifest_from
-    from penstock.craft.learning.calibration import reliability
 
     refused = not all(g["passed"] for g in gates)
-    scores = load(folder, manifest_from(manifest)).scores(sets.test.X)
-    curve = reliability(sets.test.y, scores)
     now = job.runtime.clock.now()
     entry: dict[str, Any] = {
         "model": job.name,
@@ -191,11 +210,7 @@ def _registered(
         "metrics": dict(measured.overall.values),
         "evaluation": measured.as_record(),
         "slices": [{"column": s.column, "value": s.label, "rows": s.measured.rows, **s.measured.values} for s in measured.slices],
-        "calibration": {
-            "predicted": np.round(curve.score, 6).tolist(),
-            "observed": np.round(curve.share, 6).tolist(),
-            "count": curve.rows.tolist(),
-        },
+        "calibration": reliability(sets.test.y, scores).as_record(),
         "gates": list(gates),
         "features": list(sets.encoder.names),
         "inputs": {name: job.versions[name] for name in job.node.inputs},
@@ -221,8 +236,6 @@ def _registered(
         "candidate": version,
         **passing,
     }
-    if refused:
-        body["evaluation"] = job.base.get("evaluation")
     job.runtime.state.append_all([("model", f"{job.name}@{version}", entry), ("asset", job.name, body)], at=now, claim=job.claim)
     reach("model.registered")
     return Outcome(str(body["version"]), body)

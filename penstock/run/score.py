@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.ground.errors import DefinitionError, GateFailed
 from penstock.ground.names import quote
 from penstock.run.build import HIDDEN, bind_inputs
-from penstock.run.learn import feature_assets, model_rows
+from penstock.run.learn import feature_assets, model_rows, registered
 from penstock.run.ledger import Step
 from penstock.run.publish import Batch, audited, final_audit, published, unchanged
 from penstock.run.runtime import Job, Outcome
@@ -52,14 +52,10 @@ def score(job: Job) -> Outcome:
 
 
 def _scorer(job: Job, model: str) -> Scorer:
-    from penstock.craft.learning.artefact import load, manifest_from
-    from penstock.ground.paths import inside
-
     version = job.versions.get(model)
     if not version:
         raise GateFailed("no version of the model has passed its gates", place=model, hint=f"penstock show {model}")
-    entry = job.runtime.state.heads("model", prefix=f"{model}@{version}")[f"{model}@{version}"].body
-    return load(inside(job.runtime.folder, str(entry["folder"])), manifest_from(entry["manifest"]), place=f"{model}@{version}")
+    return registered(job.runtime, model, version)
 
 
 def _wanted(job: Job, asset: Predictions, model: Model, part: bool) -> tuple[str, int, int, int]:
@@ -89,7 +85,6 @@ def _key(job: Job, asset: Predictions) -> tuple[str, ...]:
 
 def _scored(job: Job, stream: pa.RecordBatchReader, scorer: Scorer, keep: tuple[str, ...]) -> pa.RecordBatchReader:
     """A stream of kept columns with score, model version and moment, batch by batch."""
-    import numpy as np
     import pyarrow as pa
 
     kept = [stream.schema.field(name) for name in keep]
@@ -98,9 +93,7 @@ def _scored(job: Job, stream: pa.RecordBatchReader, scorer: Scorer, keep: tuple[
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in stream:
-            X = np.empty((batch.num_rows, len(scorer.encoder.columns)), order="F")
-            scorer.encoder.write(batch, X)
-            scores = pa.array(scorer.scores(X))
+            scores = pa.array(scorer.scores(scorer.encoder.matrix(batch)))
             constant: list[Any] = [
                 pa.repeat(version, batch.num_rows),
                 pa.repeat(pa.scalar(now, schema.field("scored_at").type), batch.num_rows),

@@ -105,7 +105,10 @@ def test_duplicate_keys_can_be_rejected_instead(shop: Any) -> None:
 
 def test_nan_and_infinity(shop: Any) -> None:
     shop.write("data/a.csv", "id,amount\n1,1.5\n2,NaN\n3,inf\n4,-inf\n")
-    shop.pipeline('raw = ps.files("data/*.csv", columns={"id": "long", "amount": "double"})\n' + COPY.replace("key='id'", "checks=[ps.finite('amount')]"))
+    shop.pipeline(
+        'raw = ps.files("data/*.csv", columns={"id": "long", "amount": "double"})\n'
+        + COPY.replace("key='id'", "checks=[ps.finite('amount')]")
+    )
     shop.made()
     assert shop.rows("SELECT id FROM copy") == [{"id": 1}]
     assert len(rejected(shop, "copy")) == 3
@@ -185,8 +188,10 @@ def test_no_file_matches(shop: Any) -> None:
 
 
 def test_a_circle_is_named(shop: Any) -> None:
-    shop.pipeline("@ps.table\ndef a(b):\n    return ps.sql('SELECT * FROM b')\n\n@ps.table\ndef b(a):\n    return ps.sql('SELECT * FROM a')\n")
-    with pytest.raises(CycleError, match="a -> b -> a|b -> a -> b"):
+    shop.pipeline(
+        "@ps.table\ndef a(b):\n    return ps.sql('SELECT * FROM b')\n\n@ps.table\ndef b(a):\n    return ps.sql('SELECT * FROM a')\n"
+    )
+    with pytest.raises(CycleError, match=r"a -> b -> a|b -> a -> b"):
         shop.run()
 
 
@@ -218,7 +223,10 @@ def test_a_key_that_is_no_column(shop: Any) -> None:
 
 def test_a_function_that_raises_is_the_users_own(shop: Any) -> None:
     shop.write("data/a.csv", GOOD)
-    shop.pipeline(RAW.format(more="") + '\n@ps.table\ndef broken(raw: "pyarrow.Table"):\n    return raw.column("nope")\n\n@ps.table\ndef after(broken):\n    return ps.sql("SELECT * FROM broken")\n')
+    shop.pipeline(
+        RAW.format(more="")
+        + '\n@ps.table\ndef broken(raw: "pyarrow.Table"):\n    return raw.column("nope")\n\n@ps.table\ndef after(broken):\n    return ps.sql("SELECT * FROM broken")\n'
+    )
     report = shop.run()
     by_name = {r.asset: r for r in report.results}
     assert by_name["raw"].status == "made"

@@ -80,7 +80,7 @@ def _report(face: Face, found: Crawled) -> None:
             )
             if here
         ]
-        nulls = "" if column.nulls is None else f"{column.nulls:.1%}"
+        nulls = "" if not column.nulls else "<0.1%" if column.nulls < 0.001 else f"{column.nulls:.1%}"
         shown.add_row(
             *cells(
                 column.name,

@@ -83,16 +83,16 @@ def body_lines(asset: str, body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lines with their styles for an asset that was made: head, ledger, failed checks, gates, slices."""
     status = str(body.get("status", "made"))
     lines = [(f"{_MARKS.get(status, '✔')} {asset:<24} {_head(body, status)}", STYLES.get(status, ""))]
-    lines += [(f"    {step['name']:<8} {figures.step_text(step)}", "dim") for step in body.get("ledger", [])]
+    lines += [(f"    {step['name']:<9} {figures.step_text(step)}", "dim") for step in body.get("ledger", [])]
     for check in body.get("checks", []):
         if not check.get("passed", True) and check.get("outcome") != "reject":
             lines.append(
-                (f"    check    {check.get('outcome', '')}: {figures.one_line(check.get('text') or check.get('check'))}", "yellow")
+                (f"    check      {check.get('outcome', '')}: {figures.one_line(check.get('text') or check.get('check'))}", "yellow")
             )
     for gate in body.get("gates", []):
-        lines.append((f"    gate     {figures.gate_text(gate)}", "green" if gate.get("passed") else "bold red"))
+        lines.append((f"    gate      {figures.gate_text(gate)}", "green" if gate.get("passed") else "bold red"))
     for column, (metric, slices) in figures.ranked(body.get("slices", [])).items():
-        lines.append((f"    slices   {slices_text(column, metric, slices)}", "dim"))
+        lines.append((f"    slices    {slices_text(column, metric, slices)}", "dim"))
     return lines
 
 
@@ -100,7 +100,7 @@ def _head(body: Mapping[str, Any], status: str) -> str:
     kind = str(body.get("kind", ""))
     took = figures.seconds(body.get("seconds"))
     if kind == "model":
-        metrics = ", ".join(f"{k} {figures.figure(v)}" for k, v in list(body.get("metrics", {}).items())[:4])
+        metrics = ", ".join(f"{k} {figures.figure(v)}" for k, v in figures.metrics(body.get("metrics", {}))[:3])
         learnt = f"learnt from {figures.count(body.get('train_rows'))} rows, tested on {figures.count(body.get('test_rows'))}"
         word = "  REFUSED by its gates" if status == "refused" else ""
         return f"{kind:<12} {learnt}  {took}{word}" + (f"  ({metrics})" if metrics else "")
@@ -110,9 +110,11 @@ def _head(body: Mapping[str, Any], status: str) -> str:
 
 
 def slices_text(column: str, metric: str, slices: list[Mapping[str, Any]]) -> str:
-    """`roc_auc by origin: best EWR 0.731, worst JFK 0.645 (3 slices)`."""
-    best, worst = slices[0], slices[-1]
-    told = [f"best {figures.one_line(best['value'], 40)} {figures.figure(best[metric])}"]
-    if len(slices) > 1:
-        told.append(f"worst {figures.one_line(worst['value'], 40)} {figures.figure(worst[metric])}")
-    return f"{metric} by {column}: {', '.join(told)} ({figures.of(len(slices), 'slice')})"
+    """`roc_auc by origin, 3 slices: best EWR 0.731 (9,912 rows), worst JFK 0.645 (8,701 rows)`."""
+
+    def told(word: str, slice_: Mapping[str, Any]) -> str:
+        rows = f" ({figures.of(int(slice_['rows']), 'row')})" if slice_.get("rows") is not None else ""
+        return f"{word} {figures.one_line(slice_['value'], 40)} {figures.figure(slice_[metric])}{rows}"
+
+    ends = [told("best", slices[0])] + ([told("worst", slices[-1])] if len(slices) > 1 else [])
+    return f"{metric} by {column}, {figures.of(len(slices), 'slice')}: {', '.join(ends)}"

@@ -157,7 +157,16 @@ def _head(face: Face, view: AssetView, project: Project) -> None:
                 else f"{body['version']}  made just now",
             )
         )
-        facts.append(("rows", f"{count(body.get('rows'))} in {of(int(body.get('files') or 0), 'file')}, {size(body.get('bytes'))}"))
+        if view.kind == "model":
+            facts += [
+                (
+                    "learnt",
+                    f"from {count(body.get('train_rows'))} rows, tested on {count(body.get('test_rows'))}, split at {body.get('boundary', '')}",
+                )
+            ]
+            facts += [("features", ", ".join(map(str, body.get("features", []))))]
+        else:
+            facts.append(("rows", f"{count(body.get('rows'))} in {of(int(body.get('files') or 0), 'file')}, {size(body.get('bytes'))}"))
         if body.get("rejected"):
             facts.append(("rejected", f"{count(body['rejected'])}; `penstock show {view.name} --rejected` tells why"))
     else:
@@ -198,12 +207,12 @@ def _check_table(face: Face, view: AssetView) -> None:
 
 def _model(face: Face, body: Mapping[str, Any]) -> None:
     from penstock.cli.progress import slices_text
-    from penstock.project.figures import figure, gate_text, ranked
+    from penstock.project.figures import figure, gate_text, metrics, ranked
 
     if not body.get("metrics"):
         return
     face.line()
-    face.line("  ".join(f"{k} {figure(v)}" for k, v in body["metrics"].items()))
+    face.line("  ".join(f"{k} {figure(v)}" for k, v in metrics(body["metrics"])))
     for gate in body.get("gates", []):
         face.line(f"  gate    {gate_text(gate)}", "green" if gate.get("passed") else "bold red")
     for column, (metric, slices) in ranked(body.get("slices", [])).items():

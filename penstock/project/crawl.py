@@ -338,19 +338,19 @@ def _now(project: Project, asset: Files | Database) -> tuple[Schema, Sequence[tu
 # -- definitions ----------------------------------------------------------------------------------------------------
 def definition(found: Crawled, *, pin: bool = False, ps: str = "ps") -> str:
     """The source as Python; `pin` also writes down its columns, so that files with others do not change them."""
-    args = [repr(found.place)]
+    args = [literal(found.place)]
     if found.table:
-        args.append(f"table={found.table!r}")
+        args.append(f"table={literal(found.table)}")
         args += [f"key={_names(found.key)}"] if found.key else []
-        args += [f"password={ps}.secret({found.password!r})"] if found.password else []
+        args += [f"password={ps}.secret({literal(found.password)})"] if found.password else []
         call = "database"
     else:
         call = "files"
         if format_guess(found.place) != found.kind:
-            args.append(f"format={found.kind!r}")
-        args += [f"{k}={_literal(v)}" for k, v in sorted(found.options.items()) if _unusual(k, v, found.kind)]
+            args.append(f"format={literal(found.kind)}")
+        args += [f"{k}={literal(v)}" for k, v in sorted(found.options.items()) if _unusual(k, v, found.kind)]
     if pin:
-        columns = "".join(f"        {c.name!r}: {c.type!r},\n" for c in found.columns if c.name not in found.partitions)
+        columns = "".join(f"        {literal(c.name)}: {literal(c.type)},\n" for c in found.columns if c.name not in found.partitions)
         args.append(f"columns={{\n{columns}    }}")
     text = f"{found.asset} = {ps}.{call}({', '.join(args)})\n"
     if len(text) > 130 or pin:
@@ -373,12 +373,16 @@ def _unusual(option: str, value: Any, kind: str) -> bool:
     return option in FILE_OPTIONS and plain not in (None, "", ()) and plain != usual.get(option)
 
 
-def _literal(value: Any) -> str:
-    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+def literal(value: Any) -> str:
+    """A value as Python, texts in double quotes where nothing in them minds."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(literal, value))}]"
+    told = repr(value)
+    return f'"{told[1:-1]}"' if isinstance(value, str) and told[0] == "'" and '"' not in value else told
 
 
 def _names(names: Sequence[str]) -> str:
-    return repr(names[0]) if len(names) == 1 else repr(list(names))
+    return literal(names[0]) if len(names) == 1 else literal(list(names))
 
 
 def starter(found: Crawled, *, ps: str = "ps") -> str:
@@ -387,14 +391,14 @@ def starter(found: Crawled, *, ps: str = "ps") -> str:
     lines = [f"{_select(c, renamed[c.name])}" for c in found.columns if c.name in renamed]
     query = "SELECT\n    " + ",\n    ".join(lines) + f"\nFROM {found.asset}"
     args = [f"key={_names([renamed[k] for k in found.key])}"] if found.key and all(k in renamed for k in found.key) else []
-    args += [f"time={renamed[found.time]!r}"] if found.time in renamed else []
+    args += [f"time={literal(renamed[found.time])}"] if found.time in renamed else []
     wanted = [renamed[c.name] for c in found.columns if c.name in renamed and c.nulls == 0 and c.name not in found.key and c.example][:3]
-    args += [f"checks=[{ps}.not_null({', '.join(map(repr, wanted))})]"] if wanted else []
+    args += [f"checks=[{ps}.not_null({', '.join(map(literal, wanted))})]"] if wanted else []
     table = f"{found.asset}_clean"[:63]
     about = f"Rows of {one_line(found.table or found.place, 100)} with plain names and types."
     return (
         f"@{ps}.table({', '.join(args)})\n" if args else f"@{ps}.table\n"
-    ) + f"def {table}({found.asset}):\n    {about!r}\n    return {ps}.sql({_text(query)})\n"
+    ) + f"def {table}({found.asset}):\n    {_docstring(about)}\n    return {ps}.sql({_text(query)})\n"
 
 
 def plain_names(found: Crawled) -> dict[str, str]:
@@ -445,6 +449,11 @@ def sql_type(kind: str) -> str:
     if kind.startswith("decimal("):
         return kind.upper()
     return _SQL.get(kind, "")
+
+
+def _docstring(text: str) -> str:
+    told = repr(text)
+    return f'""{literal(text)}""' if told[0] == "'" and '"' not in text else told
 
 
 def _text(query: str) -> str:

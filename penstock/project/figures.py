@@ -96,8 +96,11 @@ def cell(value: Any, width: int = 60) -> str:
         return ""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.6g}" if value == value and abs(value) < 1e15 else str(value)
+        told = f"{value:.12g}"
+        return f"{told}.0" if told.lstrip("-").isdigit() else told
     if isinstance(value, bytes):
         return one_line(value.hex(), width)
     return one_line(value, width)
@@ -157,6 +160,11 @@ def ranked(slices: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[Map
             having = [s for s in mine if s.get(metric) is not None]
             found[column] = (metric, sorted(having, key=lambda s: float(s[metric]), reverse=metric not in LESS))
     return found
+
+
+def metrics(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A model's metrics, the most telling first."""
+    return sorted(found.items(), key=lambda item: METRICS.index(item[0]) if item[0] in METRICS else len(METRICS))
 
 
 def plan_counts(plan: Plan) -> dict[str, int]:

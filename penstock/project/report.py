@@ -109,7 +109,7 @@ def _lineage_box(name: str, kind: str, result: AssetResult | None, body: Mapping
     rows = newest.get("rows") if kind != "model" else None
     told = f"{count(rows)} rows" if rows is not None else ""
     if kind == "model" and newest.get("metrics"):
-        metric, value = next(iter(newest["metrics"].items()))
+        metric, value = figures.metrics(newest["metrics"])[0]
         told = f"{metric} {figure(value)}"
     return Box(name, kind, f"{kind}  {told}".strip(), result.status if result is not None else "fresh")
 
@@ -187,7 +187,7 @@ def _model_section(result: AssetResult) -> Html | None:
 
 
 def _model(body: Mapping[str, Any]) -> Html:
-    metrics = table(["metric", "value"], [[k, figure(v)] for k, v in body.get("metrics", {}).items()], right=("value",))
+    metrics = table(["metric", "value"], [[k, figure(v)] for k, v in figures.metrics(body.get("metrics", {}))], right=("value",))
     learnt = f"learnt from {count(body.get('train_rows'))} rows, tested on {count(body.get('test_rows'))}"
     learnt += f", split at {body['boundary']}" if body.get("boundary") else ""
     drawn = calibration_svg(body.get("calibration") or {})

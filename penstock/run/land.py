@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.ground.errors import SchemaDrift, SourceError
 from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
 from penstock.plan.records import FileSeen
-from penstock.ports.engine import RawFile, RawFiles
+from penstock.ports.engine import Loaded, RawFile, RawFiles
 from penstock.ports.lake import DataFile, Draft, Scan
 from penstock.run import rejected
 from penstock.run.ledger import Step
@@ -48,15 +48,13 @@ def land_files(job: Job) -> Outcome:
         aside = {f.label: seen(job, f, "quarantined") for f in left_out}
         return unchanged(job, extra={"listing": aside, "quarantined": [f.label for f in left_out]})
     draft = job.runtime.lake.draft(job.name, Schema((*columns.fields, Field(FILE_COLUMN, primitive("string")))), exact=not job.part)
-    raw = RawFiles(tuple(taken), format_of(asset, taken), columns, options, FILE_COLUMN)
-    before = {f.label: f for f in taken}
-    loaded = job.session.load(raw, draft)
+    loaded = _loaded(job, asset, taken, columns, options, draft)
     reach("source.written")
     refused: tuple[str, ...] = ()
     if loaded.rejected.num_rows:
         refused = (rejected.of_parse(job, loaded.rejected),)
     job.steps.append(Step("land", loaded.rows_read, sum(f.rows for f in loaded.files), rejected=_by_check(loaded.rejected)))
-    batch = Batch(draft, loaded.files, refused, whole=not job.part)
+    batch = Batch(draft, loaded.files, refused, remove=_replaces(job), whole=not job.part)
     batch, audit = audited(job, batch, asset.checks, ())
     current = None
     if job.part:
@@ -65,9 +63,9 @@ def land_files(job: Job) -> Outcome:
             batch = _without_files(job, batch, current, dropped)
         whole = final_audit(job, batch, asset.checks, (), current)
         audit = audit if whole is None else replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
-    listing: dict[str, Any] = {label: seen(job, f, rows=loaded.per_file.get(label, 0)) for label, f in before.items()}
+    listing: dict[str, Any] = {f.label: seen(job, f, rows=loaded.per_file.get(f.label, 0)) for f in taken}
     listing |= {f.label: seen(job, f, "quarantined") for f in left_out}
-    listing |= {label: {"gone": True} for label in (set(job.base.get("labels", ())) | dropped) - set(listed) if label in dropped}
+    listing |= {label: {"gone": True} for label in dropped - set(listed)}
     extra = {
         "listing": listing,
         "crawl": schema_record(columns),
@@ -78,6 +76,15 @@ def land_files(job: Job) -> Outcome:
     if left_out:
         job.tell("note", f"{len(left_out)} files left out: their columns differ from those recorded", files=[f.label for f in left_out])
     return published(job, batch, audit, extra=extra)
+
+
+def _loaded(job: Job, asset: Files, files: Sequence[RawFile], columns: Schema, options: Mapping[str, Any], draft: Draft) -> Loaded:
+    """Reads files into the draft; nothing at all if only vanished files are to be dropped."""
+    if files:
+        return job.session.load(RawFiles(tuple(files), format_of(asset, files), columns, options, FILE_COLUMN), draft)
+    import pyarrow as pa
+
+    return Loaded((), 0, pa.table({"check": pa.array([], pa.string())}), {})
 
 
 def format_of(asset: Files, files: Sequence[RawFile]) -> str:
@@ -171,6 +178,11 @@ def _widened(job: Job, known: Schema, per_file: Sequence[tuple[str, Schema]]) ->
     return Schema(tuple(Field(name, kind) for name, kind in fields.items()))
 
 
+def _replaces(job: Job) -> Literal["*"] | tuple[()]:
+    """What a load takes out of the current version: all of it if it is made whole again."""
+    return "*" if job.base and not job.part else ()
+
+
 def seen(job: Job, file: RawFile, status: str = "landed", rows: int = 0) -> dict[str, Any]:
     """A file as recorded: size, time, digest (of files not too large), what became of it."""
     digest = job.runtime.digest_file(file) if file.size_bytes <= DIGEST_LIMIT else ""
@@ -240,7 +252,7 @@ def land_database(job: Job) -> Outcome:
         database.close()
     reach("source.written")
     read = sum(f.rows for f in files)
-    batch = Batch(draft, files, whole=not job.part)
+    batch = Batch(draft, files, remove=_replaces(job), whole=not job.part)
     current = job.runtime.lake.scan(job.name) if job.base else None
     if job.part and current is not None:
         batch = _new_rows(job, asset, batch, current)

@@ -56,7 +56,7 @@ def print_record(face: Face, record: Mapping[str, Any], lines: Any = (), *, inde
     for part in ("expected", "got", "hint"):
         if record.get(part):
             text = plain(record[part]).replace("\n", f"\n{indent}            ")
-            console.print(Text(f"{indent}  {part + ':':<9} ", style="dim").append(text, style="none"), soft_wrap=True)
+            console.print(Text.assemble((f"{indent}  {part + ':':<9} ", "dim"), text), soft_wrap=True)
     for line in lines:
         console.print(Text(f"{indent}  {plain(line)}", style="dim"), soft_wrap=True)
 

@@ -140,7 +140,7 @@ def _head(face: Face, view: AssetView, project: Project) -> None:
     from penstock.project.figures import age, count, of, plain, seconds, short, size
 
     body = view.body
-    face.show(Text(view.name, style="bold").append(f"  {view.kind}  ", style="dim").append(view.status, style=STYLES.get(view.status, "")))
+    face.show(Text.assemble((view.name, "bold"), (f"  {view.kind}  ", "dim"), (view.status, STYLES.get(view.status, ""))))
     if view.doc:
         face.line(plain(view.doc))
     facts: list[tuple[str, str]] = [("why", "; ".join(view.reasons))] if view.reasons else []
@@ -174,7 +174,7 @@ def _head(face: Face, view: AssetView, project: Project) -> None:
     if view.quarantined:
         facts.append(("left out", ", ".join(view.quarantined)))
     for word, text in facts:
-        face.show(Text(f"  {word:<11}", style="dim").append(plain(text), style="none"))
+        face.show(Text.assemble((f"  {word:<11}", "dim"), plain(text)))
 
 
 def _columns(face: Face, view: AssetView) -> None:
@@ -340,12 +340,12 @@ def _label(node: Lineage) -> Any:
 
     from penstock.project.figures import count, moment, short
 
-    label = Text(node.asset, style="bold").append(f"  {node.kind}", style="dim")
+    label = Text.assemble((node.asset, "bold"), (f"  {node.kind}", "dim"))
     if not node.version:
         return label.append("  never made", style="dim")
-    label.append(f"  {short(node.version)}", style="cyan").append(f"  {moment(node.at)}", style="none")
+    label.append(f"  {short(node.version)}", style="cyan").append(f"  {moment(node.at)}")
     if node.rows is not None:
-        label.append(f"  {count(node.rows)} rows", style="none")
+        label.append(f"  {count(node.rows)} rows")
     if not node.newest:
         label.append("  (a newer version exists)", style="yellow")
     return label.append("  (shown above)", style="dim") if node.again else label
@@ -400,7 +400,7 @@ def _trace_label(step: TraceStep) -> Any:
 
     from penstock.project.figures import plain, short
 
-    label = Text(step.asset, style="bold").append(f"  {step.kind}", style="dim").append(f"  {short(step.version)}", style="cyan")
+    label = Text.assemble((step.asset, "bold"), (f"  {step.kind}", "dim"), (f"  {short(step.version)}", "cyan"))
     return label.append(f"  {plain(step.note)}", style="yellow") if step.note else label
 
 

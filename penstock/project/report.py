@@ -155,7 +155,9 @@ def _ledger(results: Sequence[AssetResult]) -> Html | None:
                 if step.get("balanced", True)
                 else pill("failed")
             )
-            rows.append([tag("b", r.asset) if i == 0 else "", step["name"], figures.step_text(step), law])
+            rows.append(
+                [tag("b", r.asset, class_="nw") if i == 0 else "", tag("span", step["name"], class_="nw"), figures.step_text(step), law]
+            )
     return table(["asset", "step", "rows", ""], rows) if rows else None
 
 
@@ -163,8 +165,8 @@ def _checks(results: Sequence[AssetResult]) -> Html | None:
     rows: list[list[object]] = []
     for r in results:
         for i, check in enumerate(r.body.get("checks", ())):
-            name = tag("b", r.asset) if i == 0 else ""
-            said = one_line(check.get("text", ""))
+            name = tag("b", r.asset, class_="nw") if i == 0 else ""
+            said = one_line(str(check.get("text", "")).removeprefix(f"{check.get('check')}: "))
             rows.append([name, tag("code", check.get("check", "")), _verdict(check), said, count(check.get("failures") or None)])
     return table(["asset", "check", "", "result", "failures"], rows, right=("failures",)) if rows else None
 

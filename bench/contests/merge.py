@@ -19,15 +19,15 @@ folder, base, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 
 raw = ps.files("data/*.parquet")
 
-@ps.table(key="id", time="at", write=ps.merge())
+@ps.table(key="id", time="ts", write=ps.merge())
 def newest(raw):
-    return ps.sql("SELECT id, value, at FROM raw")
+    return ps.sql("SELECT id, value, ts FROM raw")
 ''')
 con = duckdb.connect()
-con.execute(f"COPY (SELECT i AS id, i * 1.5 AS value, TIMESTAMP '2026-01-01' AS at FROM range({base}) r(i)) TO '{folder}/data/a.parquet'")
+con.execute(f"COPY (SELECT i AS id, i * 1.5 AS value, TIMESTAMP '2026-01-01' AS ts FROM range({base}) r(i)) TO '{folder}/data/a.parquet'")
 with Project.open(folder) as project:
     assert project.run().ok
-con.execute(f"COPY (SELECT (i * 37) % {base} AS id, i * 2.5 AS value, TIMESTAMP '2026-02-01' AS at FROM range({batch}) r(i)) TO '{folder}/data/b.parquet'")
+con.execute(f"COPY (SELECT (i * 37) % {base} AS id, i * 2.5 AS value, TIMESTAMP '2026-02-01' AS ts FROM range({batch}) r(i)) TO '{folder}/data/b.parquet'")
 with Project.open(folder) as project:
     project.run("raw")
     began = time.perf_counter()

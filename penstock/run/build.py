@@ -66,7 +66,7 @@ def build_table(job: Job, table: Table) -> Outcome:
         else:
             job.session.bind(_driving(table), changes.added, hidden=HIDDEN)
             scans = {**scans, _driving(table): changes.added}
-    schema, shape = compute(job, table, scans)
+    schema, shape, params = compute(job, table, scans)
     reach("run.computed")
     draft = job.runtime.lake.draft(
         job.name, schema, partition=table.partition, renamed=_renames(job, table), exact=not part
@@ -74,7 +74,7 @@ def build_table(job: Job, table: Table) -> Outcome:
     query = "SELECT * FROM _computed" + (f" WHERE {touched}" if touched else "")
     batch = Batch(draft, job.session.write(query, draft), whole=not part)
     written = sum(f.rows for f in batch.files)
-    job.steps.append(_step(job, shape, scans, written, sliced=bool(touched)))
+    job.steps.append(_step(job, shape, params, scans, written, sliced=bool(touched)))
     _checks_fit(job, table, draft.schema)
     merging = isinstance(table.write, Merge)
     batch, audit = audited(job, batch, table.checks, () if merging or part else table.key)
@@ -171,13 +171,13 @@ def _touched(job: Job, table: Table, changes: Changes) -> str:
 
 
 # -- computing ------------------------------------------------------------------------------------------------------
-def compute(job: Job, table: Table, scans: Mapping[str, Scan]) -> tuple[Schema, Shape]:
-    """Names the table's rows `_computed` and tells their columns and what the computation does to rows."""
+def compute(job: Job, table: Table, scans: Mapping[str, Scan]) -> tuple[Schema, Shape, Mapping[str, Any]]:
+    """Names the table's rows `_computed`; tells their columns, what the computation does to rows, and its query's parameters."""
     made = call(job, table, scans)
     if isinstance(made, Sql):
         return _from_query(job, made, scans)
-    job.session.bind("_returned", forms.taken(made, asset=job.name))
-    return job.session.define("_computed", "SELECT * FROM _returned"), Shape(False)
+    job.session.bind("_returned", forms.watched(forms.taken(made, asset=job.name), asset=job.name))
+    return job.session.define("_computed", "SELECT * FROM _returned"), Shape(False), {}
 
 
 def call(job: Job, table: Table, scans: Mapping[str, Scan]) -> Any:
@@ -218,7 +218,7 @@ def _line(error: BaseException, table: Table) -> str:
     return found
 
 
-def _from_query(job: Job, made: Sql, scans: Mapping[str, Scan]) -> tuple[Schema, Shape]:
+def _from_query(job: Job, made: Sql, scans: Mapping[str, Scan]) -> tuple[Schema, Shape, Mapping[str, Any]]:
     tree = parsed(made.text, place=job.name)
     first = "_computed" if not made.asofs else "_step0"
     try:
@@ -239,10 +239,10 @@ def _from_query(job: Job, made: Sql, scans: Mapping[str, Scan]) -> tuple[Schema,
         within = float(seconds(join.within)) if join.within else None
         schema = job.session.asof(name, left, join.right, by=join.by, on=join.on, right_on=join.right_on, within_s=within, take=take)
         left = name
-    return schema, shape_of(tree, job.node.inputs)
+    return schema, shape_of(tree, job.node.inputs), dict(made.params)
 
 
-def _step(job: Job, shape: Shape, scans: Mapping[str, Scan], written: int, *, sliced: bool) -> Step:
+def _step(job: Job, shape: Shape, params: Mapping[str, Any], scans: Mapping[str, Scan], written: int, *, sliced: bool) -> Step:
     """The ledger's line for the computation. A one-table query must account for each row of its base."""
     inputs = {name: scan.rows for name, scan in scans.items()}
     if not shape.keeps or sliced:
@@ -250,7 +250,7 @@ def _step(job: Job, shape: Shape, scans: Mapping[str, Scan], written: int, *, sl
     filtered = {}
     if shape.where:
         count = f"SELECT count(*) FROM {quote(shape.base)} AS {quote(shape.alias)} WHERE ({shape.where}) IS NOT TRUE"
-        if left_out := int(job.session.rows(count)[0][0]):
+        if left_out := int(job.session.rows(count, {k: v for k, v in params.items() if f"${k}" in shape.where})[0][0]):
             filtered = {shape.where: left_out}
     return Step("compute", inputs[shape.base], written, filtered=filtered)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from penstock.ground.errors import DefinitionError, DriverMissing, UserCodeError, did_you_mean
+from penstock.ground.errors import DefinitionError, DriverMissing, PenstockError, UserCodeError, did_you_mean
 from penstock.ports.engine import Session
 from penstock.ports.lake import Scan
 
@@ -118,6 +118,24 @@ def taken(result: Any, *, asset: str) -> Any:
         got=type(result).__name__,
         hint=did_you_mean(type(result).__name__, [f.split(".")[1] for f in FORMS]),
     )
+
+
+def watched(rows: Any, *, asset: str) -> Any:
+    """The same rows; what the user's code raises while a stream is read is told as its own error, UserCodeError(E5001)."""
+    import pyarrow
+
+    if not isinstance(rows, pyarrow.RecordBatchReader):
+        return rows
+
+    def batches() -> Iterator[Any]:
+        try:
+            yield from rows
+        except PenstockError:
+            raise
+        except Exception as error:
+            raise UserCodeError(f"the rows' stream raised {type(error).__name__}: {error}", place=asset) from error
+
+    return pyarrow.RecordBatchReader.from_batches(rows.schema, batches())
 
 
 def names_of(forms: Sequence[Any], function: Callable[..., Any]) -> tuple[str | None, ...]:

@@ -196,6 +196,8 @@ def _registered(
 ) -> Outcome:
     """Appends the version to the registry; if it passed it becomes the asset's newest version."""
 
+    from penstock.craft.learning.calibration import reliability
+
     refused = not all(g["passed"] for g in gates)
     now = job.runtime.clock.now()
     entry: dict[str, Any] = {

@@ -23,33 +23,33 @@ raw = ps.files("data/*.csv", checks=[ps.between("amount", 0, 1000)])
 
 @ps.table(key="id", checks=[ps.not_null("customer"), ps.satisfies("amount < 900").warns()])
 def orders(raw):
-    return ps.sql("SELECT id, customer, amount, at FROM raw WHERE amount <> 13")
+    return ps.sql("SELECT id, customer, amount, ts FROM raw WHERE amount <> 13")
 
 @ps.table(write=ps.append(), checks=[ps.between("amount", 0, 800)])
 def log(raw):
-    return ps.sql("SELECT id, amount, at FROM raw")
+    return ps.sql("SELECT id, amount, ts FROM raw")
 
-@ps.table(key="customer", time="at", write=ps.merge(of="raw"))
+@ps.table(key="customer", time="ts", write=ps.merge(of="raw"))
 def newest(raw):
-    return ps.sql("SELECT customer, amount, at FROM raw WHERE customer IS NOT NULL")
+    return ps.sql("SELECT customer, amount, ts FROM raw WHERE customer IS NOT NULL")
 
-@ps.table(time="day", write=ps.slices("day", of="raw", on="at"))
+@ps.table(time="day", write=ps.slices("day", of="raw", on="ts"))
 def daily(raw):
-    return ps.sql("SELECT date_trunc('day', at) AS day, count(*) AS n, sum(amount) AS total FROM raw GROUP BY 1")
+    return ps.sql("SELECT date_trunc('day', ts) AS day, count(*) AS n, sum(amount) AS total FROM raw GROUP BY 1")
 
-activity = ps.features(orders, entity="customer", time="at", windows=["7d"], n=ps.count(), total=ps.sum("amount"))
+activity = ps.features(orders, entity="customer", time="ts", windows=["7d"], n=ps.count(), total=ps.sum("amount"))
 """
 #: Tables and the columns compared; run ids and moments differ between runs and are left out.
 TABLES = {
-    "raw": ("id", "customer", "amount", "at", "_file"),
+    "raw": ("id", "customer", "amount", "ts", "_file"),
     "raw__rejected": ("stage", "check", "original", "file", "position"),
-    "orders": ("id", "customer", "amount", "at"),
+    "orders": ("id", "customer", "amount", "ts"),
     "orders__rejected": ("stage", "check", "original"),
-    "log": ("id", "amount", "at"),
+    "log": ("id", "amount", "ts"),
     "log__rejected": ("stage", "check", "original"),
-    "newest": ("customer", "amount", "at"),
+    "newest": ("customer", "amount", "ts"),
     "daily": ("day", "n", "total"),
-    "activity": ("customer", "at", "n_7d", "total_7d"),
+    "activity": ("customer", "ts", "n_7d", "total_7d"),
 }
 RUN = (
     "import sys; from penstock.ground.failpoints import arm_from_environment as arm; arm()\n"
@@ -84,7 +84,7 @@ def make(folder: Path, *, phase: int, seed: int = 1) -> Lines:
                 f"{number},{customer},{amount},2026-0{chance.randint(1, 3)}-{chance.randint(1, 28):02d}T{chance.randint(0, 23):02d}:00:00"
             )
         lines[7] = "broken line"
-        (folder / "data" / f"{name}.csv").write_text("id,customer,amount,at\n" + "\n".join(lines) + "\n")
+        (folder / "data" / f"{name}.csv").write_text("id,customer,amount,ts\n" + "\n".join(lines) + "\n")
         given += len(lines)
     return Lines(given)
 

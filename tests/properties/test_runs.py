@@ -18,21 +18,21 @@ from tests.runs.conftest import Workshop
 MERGE = """
 raw = ps.files("data/*.parquet")
 
-@ps.table(key="k", time="at", write=ps.merge())
+@ps.table(key="k", time="ts", write=ps.merge())
 def made(raw):
-    return ps.sql("SELECT k, at, v FROM raw")
+    return ps.sql("SELECT k, ts, v FROM raw")
 """
 SLICES = """
 raw = ps.files("data/*.parquet")
 
-@ps.table(time="day", write=ps.slices("day", of="raw", on="at"{more}))
+@ps.table(time="day", write=ps.slices("day", of="raw", on="ts"{more}))
 def made(raw):
     return ps.sql("{query}")
 """
-SUMS = "SELECT date_trunc('day', at) AS day, sum(v) AS total, count(*) AS n FROM raw GROUP BY 1"
+SUMS = "SELECT date_trunc('day', ts) AS day, sum(v) AS total, count(*) AS n FROM raw GROUP BY 1"
 LOOKING_BACK = (
     "SELECT day, total, sum(total) OVER (ORDER BY day RANGE BETWEEN INTERVAL 1 DAY PRECEDING AND CURRENT ROW) AS two FROM "
-    "(SELECT date_trunc('day', at) AS day, sum(v) AS total FROM raw GROUP BY 1)"
+    "(SELECT date_trunc('day', ts) AS day, sum(v) AS total FROM raw GROUP BY 1)"
 )
 rows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5 * 24), st.integers(0, 9)), min_size=1, max_size=12)
 batches = st.lists(rows, min_size=1, max_size=4)
@@ -43,7 +43,7 @@ def write(folder: Path, name: str, batch: list[tuple[int, int, int]]) -> None:
     table = pa.table(
         {
             "k": pa.array([k for k, _, _ in batch], pa.int64()),
-            "at": pa.array([h * 3_600_000_000 for _, h, _ in batch], pa.timestamp("us")),
+            "ts": pa.array([h * 3_600_000_000 for _, h, _ in batch], pa.timestamp("us")),
             "v": pa.array([v for _, _, v in batch], pa.int64()),
         }
     )

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-ORDERS = "id,customer,amount,at\n1,ada,10,2026-01-05\n2,bob,20,2026-01-20\n3,ada,30,2026-02-03\n"
+ORDERS = "id,customer,amount,ts\n1,ada,10,2026-01-05\n2,bob,20,2026-01-20\n3,ada,30,2026-02-03\n"
 SIMPLE = """
 raw = ps.files("data/*.csv")
 
 @ps.table(key="id")
 def orders(raw):
-    return ps.sql("SELECT id, customer, amount, at FROM raw WHERE amount > 10")
+    return ps.sql("SELECT id, customer, amount, ts FROM raw WHERE amount > 10")
 
 @ps.table
 def totals(orders):
@@ -67,7 +67,7 @@ def test_a_new_file_is_read_alone_and_flows_down(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline(SIMPLE)
     shop.made()
-    shop.write("data/b.csv", "id,customer,amount,at\n4,eve,40,2026-02-04\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,40,2026-02-04\n")
     plan = shop.plan()
     assert plan["raw"].mode == "part"
     assert plan["raw"].files.new == ("data/b.csv",)
@@ -80,10 +80,10 @@ def test_a_new_file_is_read_alone_and_flows_down(shop: Any) -> None:
 
 def test_a_changed_file_takes_the_place_of_its_old_rows(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
-    shop.write("data/b.csv", "id,customer,amount,at\n4,eve,40,2026-02-04\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,40,2026-02-04\n")
     shop.pipeline(SIMPLE)
     shop.made()
-    shop.write("data/b.csv", "id,customer,amount,at\n4,eve,41,2026-02-04\n5,eve,50,2026-02-05\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,41,2026-02-04\n5,eve,50,2026-02-05\n")
     assert shop.plan()["raw"].files.changed == ("data/b.csv",)
     shop.made()
     assert shop.rows("SELECT id, amount FROM raw ORDER BY id") == [
@@ -104,7 +104,7 @@ def test_a_touched_file_with_the_same_content_is_fresh(shop: Any) -> None:
 @pytest.mark.parametrize(("gone", "left"), [("keep", 4), ("drop", 3)])
 def test_rows_of_a_vanished_file(shop: Any, gone: str, left: int) -> None:
     shop.write("data/a.csv", ORDERS)
-    extra = shop.write("data/b.csv", "id,customer,amount,at\n4,eve,40,2026-02-04\n")
+    extra = shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,40,2026-02-04\n")
     shop.pipeline(SIMPLE.replace('"data/*.csv"', f'"data/*.csv", gone="{gone}"'))
     shop.made()
     extra.unlink()
@@ -149,8 +149,8 @@ def test_hidden_columns_stay_hidden(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline('raw = ps.files("data/*.csv")\n\n@ps.table\ndef copy(raw):\n    return ps.sql("SELECT * FROM raw")\n')
     shop.made()
-    assert list(shop.rows("SELECT * FROM copy LIMIT 1")[0]) == ["id", "customer", "amount", "at"]
-    assert list(shop.rows("SELECT * FROM raw LIMIT 1")[0]) == ["id", "customer", "amount", "at"]
+    assert list(shop.rows("SELECT * FROM copy LIMIT 1")[0]) == ["id", "customer", "amount", "ts"]
+    assert list(shop.rows("SELECT * FROM raw LIMIT 1")[0]) == ["id", "customer", "amount", "ts"]
 
 
 # -- ways to write ----------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_append_computes_new_rows_only(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline(APPEND)
     shop.made()
-    shop.write("data/b.csv", "id,customer,amount,at\n4,eve,40,2026-02-04\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,40,2026-02-04\n")
     report = shop.run()
     log = next(r for r in report.results if r.asset == "log")
     assert (log.body["mode"], log.body["ledger"][0]["rows_out"]) == ("part", 1)
@@ -178,9 +178,9 @@ def test_append_computes_new_rows_only(shop: Any) -> None:
 MERGE = """
 raw = ps.files("data/*.csv")
 
-@ps.table(key="id", time="at", write=ps.merge())
+@ps.table(key="id", time="ts", write=ps.merge())
 def newest(raw):
-    return ps.sql("SELECT id, customer, amount, at FROM raw")
+    return ps.sql("SELECT id, customer, amount, ts FROM raw")
 """
 
 
@@ -188,7 +188,7 @@ def test_merge_keeps_the_newest_of_each_key(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline(MERGE)
     shop.made()
-    shop.write("data/b.csv", "id,customer,amount,at\n2,bob,99,2026-03-01\n3,ada,1,2025-01-01\n7,eve,7,2026-03-02\n1,ada,10,2026-01-05\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n2,bob,99,2026-03-01\n3,ada,1,2025-01-01\n7,eve,7,2026-03-02\n1,ada,10,2026-01-05\n")
     report = shop.run()
     step = next(s for r in report.results if r.asset == "newest" for s in r.body["ledger"] if s["name"] == "merge")
     assert (step["rows_in"], step["rows_out"], step["duplicate"]) == (4, 2, 2)
@@ -199,9 +199,9 @@ def test_merge_keeps_the_newest_of_each_key(shop: Any) -> None:
 SLICES = """
 raw = ps.files("data/*.csv")
 
-@ps.table(time="month", write=ps.slices("month", of="raw", on="at"))
+@ps.table(time="month", write=ps.slices("month", of="raw", on="ts"))
 def monthly(raw):
-    return ps.sql("SELECT date_trunc('month', at) AS month, sum(amount) AS total, count(*) AS n FROM raw GROUP BY 1")
+    return ps.sql("SELECT date_trunc('month', ts) AS month, sum(amount) AS total, count(*) AS n FROM raw GROUP BY 1")
 """
 
 
@@ -209,7 +209,7 @@ def test_slices_compute_only_what_late_rows_touch(shop: Any) -> None:
     shop.write("data/a.csv", ORDERS)
     shop.pipeline(SLICES)
     shop.made()
-    shop.write("data/late.csv", "id,customer,amount,at\n9,bob,5,2026-01-31\n")
+    shop.write("data/late.csv", "id,customer,amount,ts\n9,bob,5,2026-01-31\n")
     report = shop.run()
     steps = next(r.body["ledger"] for r in report.results if r.asset == "monthly")
     assert steps[0]["rows_out"] == 1
@@ -233,7 +233,7 @@ def test_an_older_version_stays_readable(shop: Any) -> None:
     shop.pipeline(SIMPLE)
     shop.made()
     between = datetime.now(UTC)
-    shop.write("data/b.csv", "id,customer,amount,at\n4,eve,40,2026-02-04\n")
+    shop.write("data/b.csv", "id,customer,amount,ts\n4,eve,40,2026-02-04\n")
     shop.made()
     assert shop.rows("SELECT count(*) AS n FROM raw", as_of=between) == [{"n": 3}]
     assert shop.rows("SELECT count(*) AS n FROM raw") == [{"n": 4}]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import expressions as exp
-from sqlglot.tokens import Tokenizer, TokenType
+from sqlglot.tokens import Token, Tokenizer, TokenType
 
 from penstock.ground.errors import QueryError
 
@@ -97,8 +97,19 @@ def normal(text: str) -> str:
         raise QueryError("cannot be read as SQL", got=str(error)[:200]) from error
     while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
         tokens.pop()
-    literal = {TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR, TokenType.NUMBER}
-    return "\x1f".join(f"{t.token_type.name}:{t.text}" if t.token_type in literal else t.text.upper() for t in tokens)
+    after = [*tokens[1:], None]
+    return "\x1f".join(_token(token, following) for token, following in zip(tokens, after, strict=True))
+
+
+_KEPT = {TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR, TokenType.NUMBER}
+
+
+def _token(token: Token, following: Token | None) -> str:
+    """A name or value as written, a keyword in capitals, a function's name in small letters, as engines call its column."""
+    if token.token_type not in _KEPT:
+        return token.text.upper()
+    called = token.token_type == TokenType.VAR and following is not None and following.token_type == TokenType.L_PAREN
+    return f"{token.token_type.name}:{token.text.lower() if called else token.text}"
 
 
 def tracing(tree: exp.Expression, inputs: Mapping[str, str]) -> tuple[str, tuple[str, ...]] | None:

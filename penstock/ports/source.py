@@ -21,7 +21,10 @@ class SourceCapabilities:
 
 
 class Database(Protocol):
-    """One connection. Called from one thread. Nothing is ever written to the database."""
+    """One connection. Called from one thread at a time; batches of a read may be pulled from another. Nothing is ever written.
+
+    A relation is a table's name (`schema.table` outside of the default schema), or a query in brackets: `(SELECT ...)`.
+    """
 
     capabilities: SourceCapabilities
 
@@ -30,7 +33,7 @@ class Database(Protocol):
         ...
 
     def describe(self, relation: str) -> Schema:
-        """Columns of a relation (as from `select_of`) without reading rows. Raises: SourceError(E2001)."""
+        """Columns of a relation, without handing out rows. Raises: SourceError(E2001)."""
         ...
 
     def key(self, table: str) -> tuple[str, ...]:

@@ -172,6 +172,7 @@ def added_and_removed(
     """Files that one version added, and files it removed."""
     number = snapshot["snapshot-id"]
     own = [e for m in data(found) if m.added_snapshot_id == number for e in entries(m, removed_too=True) if e.snapshot_id == number]
+    own.sort(key=lambda e: e.sequence_number or 0)
     added, removed = (
         [port_file(e, schemas) for e in own if e.status == status] for status in (ManifestEntryStatus.ADDED, ManifestEntryStatus.DELETED)
     )

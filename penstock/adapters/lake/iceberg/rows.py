@@ -39,7 +39,9 @@ class CatalogRows:
         private_folder(path.parent)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        if self._db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            path.chmod(0o600)  # before the WAL is made, which takes it over
+            _use_wal(self._db)
         self._db.execute("PRAGMA synchronous = FULL")
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_namespace_properties'").fetchone():
             self._transact(lambda: [self._db.execute(statement) for statement in _TABLES])
@@ -98,3 +100,16 @@ class CatalogRows:
                 if self._db.in_transaction:
                     with suppress(sqlite3.Error):
                         self._db.execute("ROLLBACK")
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Turns the file to WAL. Another process may be doing the same, and SQLite does not wait for that by itself."""
+    for left in range(500, -1, -1):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if not left:
+                raise
+            threading.Event().wait(0.01)
+        else:
+            return

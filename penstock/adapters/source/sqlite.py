@@ -177,11 +177,26 @@ class _Above:
 
 # -- what a column holds --------------------------------------------------------------------------------------------
 def _asked(column: str, declared: str) -> tuple[str, ...]:
-    """Aggregates over a column: does it hold integers, reals, texts, blobs; the least and greatest fit with its declared type; largest integer."""
-    wish = f"penstock_fits({column}, '{_wish(declared)}')" if _wish(declared) else "0"
+    """Aggregates over a column: whether it holds integers, reals, texts, blobs; how it fits its declared type at worst and at best;
+    whether an integer is beyond what a double holds."""
+    wish = _wish(declared)
+    fits = f"CASE WHEN {_plainly(column, wish)} THEN 1 ELSE penstock_fits({column}, '{wish}') END" if wish else "0"
     kinds = [f"coalesce(max(typeof({column}) = '{kind}'), 0)" for kind in ("integer", "real", "text", "blob")]
     exact = f"coalesce(max(typeof({column}) = 'integer' AND abs({column} / 2) >= {2**52}), 0)"
-    return (*kinds, f"min(CASE WHEN {column} IS NOT NULL THEN {wish} END)", f"max({wish})", exact)
+    return (*kinds, f"min(CASE WHEN {column} IS NOT NULL THEN {fits} END)", f"max({fits})", exact)
+
+
+def _plainly(column: str, wish: str) -> str:
+    """A condition under which a value surely fits, in SQLite's own words: the usual forms need no call into Python."""
+    if wish == "moment":
+        return f"datetime({column}, '+0 days') = {column} AND {column} NOT GLOB '0000*'"  # with a modifier, or the 31st of February passes
+    if wish == "date":
+        return f"date({column}, '+0 days') = {column} AND {column} NOT GLOB '0000*'"
+    if wish.startswith("decimal"):
+        _, precision, scale = wish.split(" ")
+        small = f"typeof({column}) IN ('integer', 'real') AND abs({column}) < 1e{int(precision) - int(scale)}"
+        return f"{small} AND round({column}, {scale}) = {column}" if int(precision) <= 15 else "FALSE"
+    return "FALSE"
 
 
 def _wish(declared: str) -> str:
@@ -280,6 +295,8 @@ def _array(field: Field, kind: pa.DataType, values: Sequence[Any], place: str) -
         made = pa.array(values)
         if made.type == kind:
             return made
+        if field.type.name in ("date", "timestamp") and made.type == pa.string():
+            return pc.cast(made, kind)
     convert, converted = _CONVERT[field.type.name], []
     for value in values:
         try:

@@ -200,11 +200,18 @@ class Fenced(StorageError):
 
 
 class Busy(StorageError):
-    """Another live process works on the same asset."""
+    """Another live process works on the same asset.
+
+    `holder` is the claim in the way (a `ports.state.Claim`), None if a lock and not a claim is.
+    """
 
     code: ClassVar[str] = "E4005"
     retry: ClassVar[bool] = True
     fault: ClassVar[Fault] = "user"
+
+    def __init__(self, message: str, *, holder: Any = None, **parts: Any) -> None:
+        self.holder = holder
+        super().__init__(message, **parts)
 
 
 class StorageFull(StorageError):

@@ -74,7 +74,8 @@ class State(Protocol):
     def claim(self, name: str, owner: str, *, now: datetime, lease_s: float) -> Claim:
         """Takes the right to write `name`; the epoch is one above any before.
 
-        Raises: Busy(E4005) while another owner's lease runs. Repeat by the same owner: a new epoch.
+        Raises: Busy(E4005) while another owner's lease runs; its `holder` is that owner's claim, which `release` takes, so that
+        a caller who knows the owner to be dead need not wait. Repeat by the same owner: a new epoch.
         """
         ...
 

@@ -222,10 +222,9 @@ def claimed(runtime: Runtime, name: str, run_id: str) -> Iterator[Claim]:
     try:
         claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
     except Busy as busy:
-        held = getattr(busy, "claim", None)
-        if held is None or not is_dead(held.owner):
+        if busy.holder is None or not is_dead(busy.holder.owner):
             raise
-        runtime.state.release(held)
+        runtime.state.release(busy.holder)
         claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
     over = threading.Event()
     keeper = threading.Thread(target=_keep, args=(runtime, claim, over), daemon=True)

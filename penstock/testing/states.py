@@ -58,7 +58,8 @@ class MemoryState:
         with self._lock:
             epoch, holder, until = self._claims.get(name, (0, None, now))
             if holder not in (None, owner) and until > now:
-                raise Busy("another process works on it", place=name, got=f"{holder} until {iso(until)}")
+                held = Claim(name, holder or "", epoch, until)
+                raise Busy("another process works on it", holder=held, place=name, got=f"{holder} until {iso(until)}")
             made = Claim(name, owner, epoch + 1, now + timedelta(seconds=lease_s))
             self._claims[name] = (made.epoch, owner, made.until)
             return made

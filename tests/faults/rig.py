@@ -19,7 +19,9 @@ from typing import Any
 PIPELINE = """
 import penstock as ps
 
-raw = ps.files("data/*.csv", checks=[ps.between("amount", 0, 1000)])
+raw = ps.files(
+    "data/*.csv", columns={"id": "long", "customer": "string", "amount": "long", "ts": "timestamp"}, checks=[ps.between("amount", 0, 1000)]
+)
 
 @ps.table(key="id", checks=[ps.not_null("customer"), ps.satisfies("amount < 900").warns()])
 def orders(raw):

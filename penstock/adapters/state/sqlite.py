@@ -116,7 +116,12 @@ class SqliteState:
             epoch, holder, end = row or (0, None, "")
             if holder is not None and holder != owner and end > iso(now):
                 raise Busy(
-                    "another process works on it", place=name, expected="no owner", got=f"{holder} until {end}", hint="wait for it to end"
+                    "another process works on it",
+                    holder=Claim(name, holder, epoch, from_iso(end)),
+                    place=name,
+                    expected="no owner",
+                    got=f"{holder} until {end}",
+                    hint="wait for it to end",
                 )
             run.execute(
                 "INSERT INTO claims (name, epoch, owner, until) VALUES (?, ?, ?, ?)"

@@ -107,7 +107,7 @@ _KEPT = {TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR, TokenType.NUMBER
 def _token(token: Token, following: Token | None) -> str:
     """A name or value as written, a keyword in capitals, a function's name in small letters, as engines call its column."""
     if token.token_type not in _KEPT:
-        return token.text.upper()
+        return str(token.text).upper()
     called = token.token_type == TokenType.VAR and following is not None and following.token_type == TokenType.L_PAREN
     return f"{token.token_type.name}:{token.text.lower() if called else token.text}"
 

@@ -137,7 +137,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Any value of a row or record as JSON has it: moments and decimals as texts, bytes as hex, NaN and infinities as texts."""
+    """Any value of a row or record as JSON has it: moments and decimals with a fraction as texts, bytes as hex, NaN and infinities as texts."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -152,6 +152,8 @@ def jsonable(value: Any) -> Any:
         return value.hex()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Decimal | Path):
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() and value.as_tuple().exponent == 0 else str(value)
+    if isinstance(value, Path):
         return str(value)
     return jsonable(value.item()) if hasattr(value, "item") else str(value)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from penstock.ground.errors import DefinitionError, NameRefused, SourceError, UnknownName, did_you_mean
 from penstock.ground.names import asset_name, quote
@@ -266,9 +267,17 @@ def crawl_database(project: Project, url: str, *, table: str = "", name: str = "
 
 
 def without_password(url: str) -> tuple[str, str]:
-    """A URL and the password that stood in it, taken apart."""
-    match = re.match(r"([a-z0-9+.-]+://[^/:@]*):([^@]*)@(.*)", url, re.DOTALL | re.IGNORECASE)
-    return (f"{match[1]}@{match[3]}", match[2]) if match else (url, "")
+    """A URL and the password that stood in it, taken apart; in doubt too much is taken for a password, never too little."""
+    match = re.fullmatch(r"([^:/]+://)([^/?#]*)(.*)", url, re.DOTALL)
+    if match is None:
+        return url, ""
+    scheme, authority, rest = match.groups()
+    if "@" not in authority and "@" in rest and not re.fullmatch(r"[^:]*(:\d*)?", authority):
+        more, _, rest = rest.rpartition("@")
+        authority, rest = f"{authority}{more}@{rest.partition('/')[0]}", rest[len(rest.partition("/")[0]) :]
+    user, sign, host = authority.rpartition("@")
+    name, _, secret = user.partition(":")
+    return f"{scheme}{name}{sign}{host}{rest}", unquote(secret)
 
 
 def _table(database: Any, url: str, table: str, name: str, secret: str) -> Crawled:

@@ -113,7 +113,7 @@ def snake(text: str, *, other: str = "column") -> str:
     name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")[:60].strip("_")
     if not name:
         return other
-    return name if name[0].isalpha() else f"{other[0]}_{name}"
+    return name if name[0].isalpha() else f"{other[:1] or 'x'}_{name}"
 
 
 def step_text(step: Mapping[str, Any]) -> str:

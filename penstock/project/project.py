@@ -20,6 +20,7 @@ from penstock.plan.decide import needs_digest, plan
 from penstock.plan.records import Declared, FileSeen, Plan
 from penstock.ports.adapters import Context
 from penstock.ports.engine import RawFile
+from penstock.ports.files import FileStore
 from penstock.ports.state import State
 from penstock.project import settings as settings_of
 from penstock.project.adapters import opened
@@ -119,16 +120,19 @@ class Project:
             clock=self.clock,
             ids=self.ids,
             list_files=self.list_files,
-            digest_file=_digest_file,
+            digest_file=self.files.digest,
             open_database=self._database,
             tell=lambda event: self.listener(event),
         )
 
+    @cached_property
+    def files(self) -> FileStore:
+        """Where patterns of file sources are looked up."""
+        return cast("FileStore", opened("files", f"file://{self.root}", self._context))
+
     def list_files(self, source: Files) -> tuple[RawFile, ...]:
         """The files that a source's pattern matches now. Raises: SourceError(E2001) if there are none."""
-        from penstock.adapters.files.local import list_files
-
-        return list_files(self.root, source.pattern, format=source.format, hive=source.hive)
+        return tuple(self.files.list(source.pattern, format=source.format, hive=source.hive))
 
     def _database(self, source: Database) -> Any:
         url = re.sub(r"^(sqlite:///)(?!/)", rf"\g<1>{self.root}/", source.url)
@@ -155,7 +159,7 @@ class Project:
             return now
         was = FileSeen(record.body["size"], record.body["changed_ns"], record.body["digest"])
         if was.digest and needs_digest(was, now, loaded_ns=record.body["loaded_ns"]):
-            return replace(now, digest=_digest_file(file))
+            return replace(now, digest=self.files.digest(file))
         return now
 
     def looks(self, chosen: Collection[str]) -> set[str]:
@@ -216,9 +220,3 @@ class Project:
         from penstock.run.replay import replay
 
         return replay(self.graph.node(name), self.declared(params)[name], self.graph, self.runtime)
-
-
-def _digest_file(file: RawFile) -> str:
-    from penstock.adapters.files.local import digest
-
-    return digest(file)

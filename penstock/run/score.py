@@ -43,7 +43,7 @@ def score(job: Job) -> Outcome:
     draft = job.runtime.lake.draft(job.name, schema, exact=not part)
     batch = Batch(draft, job.session.write("SELECT * FROM _computed", draft), whole=not part, remove="*" if job.base and not part else ())
     written = sum(f.rows for f in batch.files)
-    job.steps.append(Step("score", total, written, duplicate=already, filtered={asset.where or "": filtered} if filtered else {}))
+    job.steps.append(Step("score", total, written, duplicate=already, filtered={f"not {asset.where}": filtered} if filtered else {}))
     if part and not written:
         return unchanged(job)
     batch, audit = audited(job, batch, (), rows.key)

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from penstock.ground.errors import SourceError, did_you_mean
+from penstock.ports.adapters import Context
 from penstock.ports.engine import RawFile
 
 #: Ending -> format. Endings of compressions come after it and do not count.
@@ -215,3 +216,21 @@ def _nearest(root: Path, pattern: str) -> str:
             return f"in {folder}: " + did_you_mean(part, (e.name for e in _entries(folder) if e.is_dir()))
         folder = step
     return f"in {folder}: " + did_you_mean(parts[-1], (e.name for e in _entries(folder) if not e.name.startswith(".")))
+
+
+class LocalFiles:
+    """Files of this machine under a folder, or anywhere by absolute patterns."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @classmethod
+    def open(cls, url: str, context: Context) -> LocalFiles:
+        """`file:///folder`: patterns are relative to that folder."""
+        return cls(Path(url.removeprefix("file://")))
+
+    def list(self, pattern: str, *, format: str | None = None, hive: bool | None = None) -> tuple[RawFile, ...]:
+        return list_files(self._root, pattern, format=format, hive=hive)
+
+    def digest(self, file: RawFile) -> str:
+        return digest(file)

@@ -29,7 +29,7 @@ from penstock.project.project import Project
 from penstock.project.settings import Settings
 from penstock.run.land import difference, format_of
 from penstock.spec.schema import Field, Schema, schema_from_record
-from penstock.spec.sources import Database, Files, files
+from penstock.spec.sources import Database, Files, files, format_by_name
 
 #: How many files are looked into, spread over all; and bytes of a larger file of lines that figures are made of.
 LOOKED_AT, SAMPLE_BYTES = 32, 32 << 20
@@ -355,7 +355,7 @@ def definition(found: Crawled, *, pin: bool = False, ps: str = "ps") -> str:
         call = "database"
     else:
         call = "files"
-        if format_guess(found.place) != found.kind:
+        if format_by_name(found.place) != found.kind:
             args.append(f"format={literal(found.kind)}")
         args += [f"{k}={literal(v)}" for k, v in sorted(found.options.items()) if _unusual(k, v, found.kind)]
     if pin:
@@ -365,13 +365,6 @@ def definition(found: Crawled, *, pin: bool = False, ps: str = "ps") -> str:
     if len(text) > 130 or pin:
         text = f"{found.asset} = {ps}.{call}(\n" + "".join(f"    {a},\n" for a in args) + ")\n"
     return text
-
-
-def format_guess(pattern: str) -> str:
-    """The format that `ps.files` takes from a pattern's ending."""
-    from penstock.run.land import format_by_name
-
-    return format_by_name(pattern)
 
 
 def _unusual(option: str, value: Any, kind: str) -> bool:

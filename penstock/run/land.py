@@ -17,7 +17,7 @@ from penstock.run.ledger import Step
 from penstock.run.publish import Batch, audited, final_audit, published, unchanged
 from penstock.run.runtime import Job, Outcome
 from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_record, widened
-from penstock.spec.sources import Database, Files
+from penstock.spec.sources import Database, Files, format_by_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,25 +94,13 @@ def format_of(asset: Files, files: Sequence[RawFile]) -> str:
     """
     if asset.format:
         return asset.format
-    found = {format_by_name(f.member or f.label) for f in files} - {""}
+    found = {kind for f in files if (kind := format_by_name(f.member or f.label))}
     if len(found) != 1:
         raise SourceError(
             "the files' format cannot be told from their names", place=asset.pattern, got=", ".join(sorted(found)) or "no known ending",
             hint='say it: ps.files(..., format="csv")',
         )  # fmt: skip
     return found.pop()
-
-
-_ENDINGS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "json": "json", "ndjson": "ndjson", "jsonl": "ndjson", "parquet": "parquet",
-            "pq": "parquet", "arrow": "arrow", "feather": "arrow", "ipc": "arrow", "xlsx": "excel", "xls": "excel", "txt": "csv"}  # fmt: skip
-
-
-def format_by_name(name: str) -> str:
-    """The format that a file name's ending means, "" if none; endings of compressions are passed over."""
-    parts = name.lower().split(".")
-    while len(parts) > 1 and parts[-1] in ("gz", "gzip", "zst", "zstd", "zip"):
-        parts.pop()
-    return _ENDINGS.get(parts[-1], "") if len(parts) > 1 else ""
 
 
 def crawled(job: Job, asset: Files, files: list[RawFile]) -> tuple[Schema, Mapping[str, Any], list[RawFile], list[RawFile]]:

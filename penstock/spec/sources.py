@@ -159,3 +159,19 @@ def names(value: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
 def _drift(policy: str, place: str) -> None:
     if policy not in _DRIFTS:
         raise DefinitionError("unknown drift policy", place=place, expected=", ".join(_DRIFTS), got=policy)
+
+
+#: Ending -> format. Endings of compressions come after it and do not count.
+FORMATS: dict[str, FileFormat] = {
+    "csv": "csv", "txt": "csv", "tsv": "tsv", "tab": "tsv", "json": "json", "ndjson": "ndjson", "jsonl": "ndjson", "parquet": "parquet",
+    "pq": "parquet", "arrow": "arrow", "feather": "arrow", "ipc": "arrow", "xlsx": "excel", "xls": "excel",
+}  # fmt: skip
+COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "zip")
+
+
+def format_by_name(name: str) -> FileFormat | None:
+    """The format that a file name's ending means, None if none; `.gz`, `.zst` and `.zip` are passed over."""
+    parts = name.lower().split(".")
+    while len(parts) > 1 and parts[-1] in COMPRESSIONS:
+        parts.pop()
+    return FORMATS.get(parts[-1]) if len(parts) > 1 else None

@@ -21,13 +21,8 @@ from urllib.parse import unquote
 from penstock.ground.errors import SourceError, did_you_mean
 from penstock.ports.adapters import Context
 from penstock.ports.engine import RawFile
+from penstock.spec.sources import format_by_name
 
-#: Ending -> format. Endings of compressions come after it and do not count.
-FORMATS = {
-    "csv": "csv", "txt": "csv", "tsv": "tsv", "tab": "tsv", "json": "json", "ndjson": "ndjson", "jsonl": "ndjson", "parquet": "parquet",
-    "pq": "parquet", "arrow": "arrow", "feather": "arrow", "ipc": "arrow", "xlsx": "excel", "xls": "excel",
-}  # fmt: skip
-COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "zip")
 _IGNORED = re.compile(r"\..*|~.*|.*~|.*\.(tmp|part|crdownload|swp)", re.DOTALL | re.IGNORECASE)
 _WILD = re.compile(r"[*?\[{]")
 
@@ -67,14 +62,6 @@ def digest(file: RawFile) -> str:
             return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
     except (OSError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise SourceError("cannot be read", place=file.label, got=error) from error
-
-
-def format_of(name: str) -> str:
-    """The format that a name's ending means, "" if none; `.gz`, `.zst` and `.zip` are passed over."""
-    parts = name.lower().split(".")
-    while len(parts) > 1 and parts[-1] in COMPRESSIONS:
-        parts.pop()
-    return FORMATS.get(parts[-1], "") if len(parts) > 1 else ""
 
 
 # -- patterns -------------------------------------------------------------------------------------------------------
@@ -190,7 +177,7 @@ def _listed(root: Path, path: str, format: str | None, partition: tuple[tuple[st
         return
     for info in _members(path, label):
         hidden = _IGNORED.fullmatch(info.filename.rsplit("/", 1)[-1]) or info.filename.startswith("__MACOSX/")
-        if not info.is_dir() and not hidden and (format or format_of(info.filename) or format_of(label)):
+        if not info.is_dir() and not hidden and (format or format_by_name(info.filename) or format_by_name(label)):
             yield RawFile(path, f"{label}/{_shown(info.filename)}", info.file_size, stat.st_mtime_ns, partition, info.filename)
 
 

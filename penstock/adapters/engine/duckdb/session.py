@@ -20,7 +20,7 @@ from penstock.adapters.engine.duckdb.types import schema_from_duck, to_duck
 from penstock.adapters.engine.duckdb.write import write
 from penstock.ground.errors import PenstockError, Unsupported
 from penstock.ground.ids import Ids
-from penstock.ground.names import quote
+from penstock.ground.names import literal, quote
 from penstock.ports.engine import Inferred, Loaded, RawFiles
 from penstock.ports.lake import DataFile, Draft, Scan
 from penstock.spec.schema import Schema, Type
@@ -54,6 +54,8 @@ class DuckSession:
         self.ids = ids
         self.connection = duckdb.connect(":memory:", config=_config(folder, limits))
         self.connection.execute("SET GLOBAL TimeZone = 'UTC'; SET GLOBAL preserve_insertion_order = true; SET enable_progress_bar = false")
+        if limits.spill:  # DuckDB passes over this one when it is given at connecting, together with the folder
+            self.connection.execute(f"SET GLOBAL max_temp_directory_size = {literal(limits.spill)}")
         self._arrow: dict[str, Any] = {}
         self._schemas: dict[str, Schema] = {}
         self._variables = Variables()
@@ -229,7 +231,7 @@ class DuckSession:
 
 def _config(folder: Path, limits: Limits) -> dict[str, str]:
     """Nothing is downloaded, no Python variable can be read by its name, and spill files stay in the session's folder."""
-    config = {
+    return {
         "memory_limit": limits.memory,
         "threads": str(limits.threads),
         "temp_directory": str(folder),
@@ -238,4 +240,3 @@ def _config(folder: Path, limits: Limits) -> dict[str, str]:
         "allow_community_extensions": "false",
         "python_enable_replacements": "false",
     }
-    return config | ({"max_temp_directory_size": limits.spill} if limits.spill else {})

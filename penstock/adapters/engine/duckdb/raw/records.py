@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from penstock.adapters.engine.duckdb.raw.dialect import STAND_IN, Dialect, is_header, unique_names
 from penstock.adapters.engine.duckdb.raw.stage import CHUNK, Limits, Staged
-from penstock.ground.errors import SourceError, did_you_mean
+from penstock.ground.errors import DriverMissing, SourceError, did_you_mean
 from penstock.ground.names import literal
 
 #: Rows of a batch, and bytes after which a batch ends sooner.
@@ -126,7 +126,10 @@ class _Lines:
 
 
 def delimited(staged: Staged, dialect: Dialect, limits: Limits, tally: Tally) -> Iterator[tuple[int, list[str], str]]:
-    """(line, cells, original) of each good record; others go to the tally. A blank line is a record only of a one-column file."""
+    """(line, cells, original) of each good record; others go to the tally. A blank line is a record only of a one-column file.
+
+    Delimiters too many at the end of a line are no cells: the engine's reader sees it so, and nothing is in them.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), limits.record_bytes))
     width, number = len(dialect.names), staged.number
     head = dialect.header
@@ -163,6 +166,8 @@ def delimited(staged: Staged, dialect: Dialect, limits: Limits, tally: Tally) ->
                 head = False
                 continue
             original = (first if len(lines.taken) == 1 else "".join(lines.taken)).rstrip("\r\n")
+            while len(cells) > width and not cells[-1]:
+                cells.pop()
             if len(cells) != width:
                 reason = f"expected {width} columns, got {len(cells)}"
                 tally.refusals.append(Refusal(number, line, "columns", reason, shown(original)))
@@ -318,11 +323,22 @@ def is_lines(head: str) -> bool:
 def sheet_rows(staged: Staged, sheet: Any) -> list[list[str]]:
     """A sheet's cells as texts, "" for an empty one; times in ISO 8601, whole numbers without point.
 
-    Raises: SourceError(E2001) for a sheet that is not there.
+    Raises: SourceError(E2001) for a broken file or a sheet that is not there. DriverMissing(E7002).
     """
-    from python_calamine import CalamineWorkbook
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        raise DriverMissing(
+            "a library for Excel files is missing", place=staged.file.label, hint='pip install "penstock[excel]"'
+        ) from error
+    try:
+        return _sheet(CalamineWorkbook.from_path(staged.path), staged, sheet)
+    except CalamineError as error:
+        raise SourceError("not an Excel file, or a broken one", place=staged.file.label, got=error) from error
 
-    with CalamineWorkbook.from_path(staged.path) as book:
+
+def _sheet(workbook: Any, staged: Staged, sheet: Any) -> list[list[str]]:
+    with workbook as book:
         names = list(book.sheet_names)
         if isinstance(sheet, str) and sheet not in names:
             raise SourceError("no such sheet", place=staged.file.label, got=sheet, hint=did_you_mean(sheet, names))
@@ -368,6 +384,8 @@ def _batch(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
 
 def refused_table(refusals: Sequence[Refusal], label: Callable[[int], str]) -> pa.Table:
     """Refusals as the port wants them, ordered by file and position."""
+    if not refusals:
+        return REJECTED.empty_table()
     ordered = sorted(refusals, key=lambda r: (r.number, r.line))
     columns: list[list[Any]] = [
         [label(r.number) for r in ordered], [r.line for r in ordered], [r.column for r in ordered],

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from penstock.testing.clock import START, ManualClock, SeededIds
 from penstock.testing.lakes import FaultyLake, MemoryLake, WeakLake, append_often, make_once
 from penstock.testing.parquet import arrow_schema, rows_of, written
 from penstock.testing.suites.lake import *  # noqa: F403
-from penstock.testing.suites.lake import FAR, IDS, TRIPS, compacted, ids, land, put, replace_all, rows, some
+from penstock.testing.suites.lake import EVERY, FAR, IDS, TRIPS, compacted, ids, land, put, replace_all, rows, some
 
 
 class StepClock(ManualClock):
@@ -160,6 +161,34 @@ def test_files_written_by_duckdb_pass_with_every_type(real: IcebergLake, tmp_pat
     )
     land(real, draft, [DataFile(path, 2, os.path.getsize(path), (), 0)], token="t")
     assert len(plain(tmp_path).scan(row_filter="g = 'ü'").to_arrow()) == 1
+
+
+def test_statistics_are_those_that_pyiceberg_makes(real: IcebergLake) -> None:
+    from pyiceberg.io.pyarrow import compute_statistics_plan, data_file_statistics_from_parquet_metadata, parquet_path_to_id_mapping
+    from pyiceberg.schema import Schema as IcebergSchema
+
+    from penstock.adapters.lake.iceberg.columns import schema_json
+    from penstock.adapters.lake.iceberg.footers import statistics
+
+    draft = real.draft("trips", schema_of(**{f"c{n}": kind for n, kind in enumerate([*EVERY, "decimal(5,2)", "decimal(15,2)", "string"])}))
+    names = draft.schema.names
+    extra = [
+        [Decimal("1.25"), Decimal("-9.99")],
+        [Decimal("1.25"), Decimal("-99999.99")],
+        ["\U0010ffff" * 20, "a" * 15 + "\U0010ffff" + "b"],
+    ]
+    columns = [[*values[:2], None] for values in (*EVERY.values(), *extra)]
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], arrow_schema(draft.schema))
+    for rows_per_group in (1, 2, 10):
+        path = f"{draft.folder}/{rows_per_group}.parquet"
+        pq.write_table(table, path, row_group_size=rows_per_group)
+        footer = pq.read_metadata(path)
+        theirs = IcebergSchema.model_validate(schema_json(draft.schema, 0))
+        mapping = parquet_path_to_id_mapping(theirs)
+        want = data_file_statistics_from_parquet_metadata(footer, compute_statistics_plan(theirs, {}), mapping).to_serialized_dict()
+        leaves = [mapping[footer.schema.column(i).path] for i in range(footer.num_columns)]
+        got = statistics(footer, leaves, {f.field_id: f.field_type for f in theirs.fields if f.field_type.is_primitive})
+        assert got == want
 
 
 def test_buckets_are_kept(real: IcebergLake, tmp_path: Path) -> None:
@@ -342,7 +371,9 @@ def test_a_draft_of_another_lake_is_refused(real: IcebergLake, tmp_path: Path) -
 # -- several processes ----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Any]:
-    with multiprocessing.get_context("forkserver").Pool(4) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["penstock.testing.lakes", "penstock.adapters.lake.iceberg.commit", "pandas"])  # pyarrow looks for it
+    with context.Pool(4) as pool:
         yield pool
 
 

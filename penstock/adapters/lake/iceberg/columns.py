@@ -48,6 +48,15 @@ def _type_json(kind: Type) -> Any:
     return f"decimal({kind.precision}, {kind.scale})" if kind.name == "decimal" else kind.name
 
 
+def has_required(made: Any) -> bool:
+    """Whether a schema or type has members that must not be null, as other engines declare them."""
+    if not isinstance(made, Mapping):
+        return False
+    required = made.get("required") or made.get("element-required") or made.get("value-required")
+    inner = [*made.get("fields", ()), *(made.get(part) for part in ("type", "element", "value"))]
+    return bool(required) or any(has_required(part) for part in inner)
+
+
 def schema_of_json(made: Json, place: str) -> Schema:
     """Raises: Unsupported(E4007) for a type that is not ours."""
     return Schema(tuple(_field_of(f, place) for f in made["fields"]))

@@ -52,7 +52,7 @@ def committed(heads: Heads, request: Request) -> Snapshot:
         raise StorageError(
             "the draft drops columns, so its commit must remove all files", place=draft.table, expected='remove="*"', hint=hint
         )
-    files = _checked(draft, request.add, head)
+    files = _checked(draft, request.add)
     attempt = _Attempt(heads, request, files, heads.snapshot_id())
     for _ in range(TRIES):
         if (done := attempt.on(heads.newest(draft.table))) is not None:
@@ -60,12 +60,11 @@ def committed(heads: Heads, request: Request) -> Snapshot:
     raise CommitConflict("others kept committing first; nothing was committed", place=draft.table, got=f"{TRIES} tries", hint="repeat")
 
 
-def _checked(draft: IcebergDraft, add: Sequence[DataFile], head: Head | None) -> list[IcebergFile]:
+def _checked(draft: IcebergDraft, add: Sequence[DataFile]) -> list[IcebergFile]:
     """Files to add, checked and durable."""
     if len({f.path for f in add}) != len(add):
         raise StorageError("a file to commit is named twice", place=draft.table)
-    properties = head.meta.get("properties", {}) if head else {}
-    made = [checked(draft, file, draft.spec["spec-id"], properties) for file in add]
+    made = [checked(draft, file, draft.spec["spec-id"]) for file in add]
     if add:
         sync_folder(Path(draft.folder))
     return [file for file in made if file is not None]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.adapters.lake.iceberg.columns import pairs, require_transforms, spec_json, transform_text
+from penstock.adapters.lake.iceberg.columns import has_required, pairs, require_transforms, spec_json, transform_text
 from penstock.adapters.lake.iceberg.heads import Heads
 from penstock.adapters.lake.iceberg.metadata import Head, Json
 from penstock.adapters.lake.iceberg.places import local
@@ -75,12 +75,13 @@ def drafted(
 
 
 def _schema_id(head: Head | None, columns: Schema) -> int:
-    """The number of a schema the table has, or the next one."""
+    """The number of a schema the table has, or the next one. One with required columns is not the same: ours are all optional."""
     if head is None:
         return 0
-    if head.schema == columns:
+    alike = [s["schema-id"] for s in head.meta["schemas"] if head.schemas[s["schema-id"]] == columns and not has_required(s)]
+    if head.schema_id in alike:
         return head.schema_id
-    return next((number for number, known in head.schemas.items() if known == columns), max(head.schemas) + 1)
+    return int(alike[0]) if alike else max(head.schemas) + 1
 
 
 def _spec(head: Head | None, columns: Schema, partition: Sequence[Partition], change: Evolution) -> Json:

@@ -68,7 +68,7 @@ class Heads:
         Raises: CommitUnknown(E4003) if an error hides which of the two it was. After any other error it certainly is not.
         """
         next_ = logged(meta, old, max(self.now_ms(), meta["last-updated-ms"]))
-        number = int(re.findall(r"^\d+", os.path.basename(old.place))[0]) + 1 if old else 0
+        number = int("".join(re.findall(r"^\d+", os.path.basename(old.place))) or 0) + 1 if old else 0
         place = f"{meta['location']}/metadata/{number:05d}-{self.uuid()}.metadata.json"
         made = Head(table, place, next_.meta)
         try:

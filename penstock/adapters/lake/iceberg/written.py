@@ -6,7 +6,6 @@ and maximum, NULLs or not; each of these gave wrong rows without an error. So al
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -14,20 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyiceberg.io.pyarrow import compute_statistics_plan, data_file_statistics_from_parquet_metadata
 from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.schema import Schema as IcebergSchema
 from pyiceberg.typedef import Record
 
 from penstock.adapters.lake.iceberg.columns import schema_json
+from penstock.adapters.lake.iceberg.footers import statistics
 from penstock.adapters.lake.iceberg.places import schema_id_of, uri
 from penstock.ground.errors import FileIdsWrong, StorageError
 from penstock.ports.lake import DataFile, Draft
 from penstock.spec.schema import Field, Type
-
-# pyiceberg warns of each column without minimum and maximum, which is how DuckDB writes a column that has a NaN.
-logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
 
 Path = tuple[str, ...]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,7 +46,7 @@ _ARROW: Mapping[str, tuple[pa.DataType, ...]] = {
 }
 
 
-def checked(draft: Draft, file: DataFile, spec_id: int, properties: Mapping[str, str]) -> IcebergFile | None:
+def checked(draft: Draft, file: DataFile, spec_id: int) -> IcebergFile | None:
     """The manifest entry of a new file, now durable; None for a file without rows, which is left out.
 
     Raises: StorageError(E4001) if the file is missing, damaged or not as told; FileIdsWrong(E4008).
@@ -63,8 +59,7 @@ def checked(draft: Draft, file: DataFile, spec_id: int, properties: Mapping[str,
     if not footer.num_rows:
         return None
     iceberg = IcebergSchema.model_validate(schema_json(draft.schema, draft.schema_id))
-    leaves = dict(zip((footer.schema.column(i).path for i in range(footer.num_columns)), _leaf_ids(schema), strict=True))
-    statistics = data_file_statistics_from_parquet_metadata(footer, compute_statistics_plan(iceberg, dict(properties)), leaves)
+    kinds = {f.field_id: f.field_type for f in iceberg.fields if f.field_type.is_primitive}
     made = IcebergFile.from_args(
         content=DataFileContent.DATA,
         file_path=uri(file.path),
@@ -74,7 +69,7 @@ def checked(draft: Draft, file: DataFile, spec_id: int, properties: Mapping[str,
         sort_order_id=None,
         equality_ids=None,
         key_metadata=None,
-        **statistics.to_serialized_dict(),
+        **statistics(footer, list(_leaf_ids(schema)), kinds),
     )
     made.spec_id = spec_id
     return made
@@ -155,11 +150,11 @@ def _id(field: pa.Field) -> int | None:
     return int(text) if text is not None else None
 
 
-def _leaf_ids(fields: Sequence[pa.Field]) -> Iterator[int | None]:
+def _leaf_ids(fields: Sequence[pa.Field]) -> Iterator[int]:
     """Ids of the leaves, in the order of the file's columns."""
     for field in fields:
         inner = _inner(field.type)
-        yield from _leaf_ids(inner) if inner else (_id(field),)
+        yield from _leaf_ids(inner) if inner else (_id(field) or 0,)
 
 
 def _fits(kind: Type, found: pa.DataType) -> bool:

@@ -101,7 +101,7 @@ def run(wanted: Wanted, runtime: Runtime, kinds: Kinds) -> RunReport:
         results.append(result)
         if result.body.get("version") and result.status in ("made", "unchanged", "refused"):
             versions[node.name] = str(result.body["version"])
-        if result.status in ("failed", "skipped") or (result.status == "refused" and node.name not in versions):
+        if result.status in ("failed", "skipped") or node.name not in versions:
             broken[node.name] = result.status
     report = RunReport(run_id, started, round(runtime.clock.tick() - tick, 3), tuple(results))
     if not report.nothing:

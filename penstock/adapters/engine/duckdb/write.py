@@ -107,7 +107,7 @@ class _Writing:
         """One pass over a stage into a folder per partition, whose files then get our names."""
         folder = os.path.join(self.draft.folder, f"parting-{self.id}.parquet")
         threads = self.connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
-        options = f"{self._options()}, PARTITION_BY (code)"
+        options = f"{self._options()}, PARTITION_BY (code), FILE_SIZE_BYTES {TARGET_FILE_BYTES}"
         self.connection.execute("SET threads = 1")
         try:
             query = f"SELECT {', '.join(columns)}, code FROM {read_parquet([stage])}"
@@ -115,9 +115,11 @@ class _Writing:
         finally:
             self.connection.execute(f"SET threads = {threads}")
         order = {code: i for i, code in enumerate(partitions)}
-        made = [(order[keys["code"]], path, rows, size_bytes, keys["code"]) for path, rows, size_bytes, _, _, keys, *_ in written]
+        made = [
+            (order[keys["code"]], len(path), path, rows, size_bytes, keys["code"]) for path, rows, size_bytes, _, _, keys, *_ in written
+        ]
         files: list[DataFile] = []
-        for _, path, rows, size_bytes, code in sorted(made):
+        for _, _, path, rows, size_bytes, code in sorted(made):  # data_2 before data_10
             os.replace(path, target := self._path())
             files.append(DataFile(target, rows, size_bytes, partitions[code], self.draft.schema_id))
         shutil.rmtree(folder)

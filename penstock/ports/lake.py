@@ -45,7 +45,8 @@ class DataFile:
 class Snapshot:
     """One version of a table, as recorded in the table itself.
 
-    `version` is opaque text. `summary` is what the committer put in, keys without prefix. `rows` and `files` are totals after it.
+    `version` is opaque text. `summary` is what the committer put in, keys without prefix. `rows` and `files` are totals after it,
+    -1 from a lake that does not count.
     `token` is empty for commits of other writers.
     """
 

@@ -280,9 +280,8 @@ def test_position_deletes_are_passed_on(real: IcebergLake, tmp_path: Path) -> No
     made = put(real, "trips", IDS, some(3), token="t2")
     assert [f.deletes for f in real.scan("trips").files] == [file.deletes, ()]
     assert made.rows == 2
-    assert real.remove_orphans("trips", older_than=FAR) == [
-        p for p in real.remove_orphans("trips", older_than=FAR) if "00000-deletes" not in p
-    ] or os.path.exists(file.deletes[0])
+    real.remove_orphans("trips", older_than=FAR)
+    assert os.path.exists(file.deletes[0])
 
 
 def test_deletes_go_with_the_files_they_apply_to(real: IcebergLake, tmp_path: Path) -> None:

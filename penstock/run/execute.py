@@ -115,7 +115,7 @@ def _one(
 ) -> AssetResult:  # fmt: skip
     if lost := [name for name in node.inputs if name in broken]:
         runtime.tell(Event("skipped", node.name, f"needs {', '.join(lost)}"))
-        return AssetResult(node.name, node.kind, "skipped", reasons=(f"{', '.join(lost)} failed",))
+        return AssetResult(node.name, node.kind, "skipped", reasons=(f"{', '.join(lost)} has no version to use",))
     action = decide(
         wanted.declared[node.name], made.get(node.name), wanted.seen.get(node.name), versions,
         forced=node.name in wanted.force, look=node.name in wanted.looks,

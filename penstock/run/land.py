@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.ground.errors import SchemaDrift, SourceError
 from penstock.ground.failpoints import reach
-from penstock.ground.names import literal, quote
+from penstock.ground.names import literal, quote, rejected_name
 from penstock.plan.records import FileSeen
 from penstock.ports.engine import Loaded, RawFile, RawFiles
 from penstock.ports.lake import DataFile, Draft, Scan
@@ -244,15 +244,17 @@ def land_database(job: Job) -> Outcome:
     current = job.runtime.lake.scan(job.name) if job.base else None
     if job.part and current is not None:
         batch = _new_rows(job, asset, batch, current)
-    elif current is not None and _same(job, batch, current):
-        job.steps.append(Step("land", read, 0, duplicate=read))
-        return unchanged(job)
-    written = sum(f.rows for f in batch.files)
-    job.steps.append(Step("land", read, written, duplicate=_counted(job, batch, read) if job.part else 0))
-    if job.part and not batch.files:
-        return unchanged(job)
-    batch, audit = audited(job, batch, asset.checks, ())
+        written = sum(f.rows for f in batch.files)
+        job.steps.append(Step("land", read, written, duplicate=_counted(job)))
+        if not batch.files:
+            return unchanged(job)
+    else:
+        job.steps.append(Step("land", read, read))
     cursor = _newest(job, asset, batch)
+    batch, audit = audited(job, batch, asset.checks, ())
+    if not job.part and current is not None and _same(job, batch, current):
+        job.steps[:] = [Step("land", read, 0, duplicate=read)]
+        return unchanged(job)
     return published(job, batch, audit, extra={"crawl": schema_record(columns), "cursor": cursor})
 
 
@@ -300,22 +302,35 @@ def _new_rows(job: Job, asset: Database, batch: Batch, current: Scan) -> Batch:
     return replace(batch, files=files)
 
 
-def _counted(job: Job, batch: Batch, read: int) -> int:
+def _counted(job: Job) -> int:
     """Rows read again that were there before; counted in the version, not derived from the others."""
-    names = ", ".join(quote(f.name) for f in batch.draft.schema if f.name in set(job.runtime.lake.scan(job.name).schema.names))
+    names = ", ".join(quote(f.name) for f in job.runtime.lake.scan(job.name).schema)
     query = f"SELECT count(*) FROM (SELECT {names} FROM _again INTERSECT ALL SELECT {names} FROM _current)"
     return int(job.session.rows(query)[0][0])
 
 
 def _same(job: Job, batch: Batch, current: Scan) -> bool:
-    """Whether the rows read are exactly those of the current version."""
+    """Whether the rows read, good and rejected, are exactly those of the current version."""
     if [f.name for f in batch.draft.schema] != list(current.schema.names) or sum(f.rows for f in batch.files) != current.rows:
         return False
-    job.session.files("_again", batch.files, batch.draft.schema)
-    job.session.bind("_current", current)
+    aside = job.runtime.lake.snapshot(rejected_name(job.name))
+    if bool(aside and aside.rows) != bool(batch.refused):
+        return False
+    session = job.session
+    if aside is not None and batch.refused:
+        session.bind("_aside", job.runtime.lake.scan(rejected_name(job.name)))
+        now = " UNION ALL BY NAME ".join(batch.refused)
+        if _differ(job, f"SELECT original, reason FROM ({now})", "SELECT original, reason FROM _aside"):
+            return False
+    session.files("_again", batch.files, batch.draft.schema)
+    session.bind("_current", current)
     names = ", ".join(quote(n) for n in current.schema.names)
-    query = f"SELECT count(*) FROM (SELECT {names} FROM _again EXCEPT ALL SELECT {names} FROM _current)"
-    return int(job.session.rows(query)[0][0]) == 0
+    return not _differ(job, f"SELECT {names} FROM _again", f"SELECT {names} FROM _current")
+
+
+def _differ(job: Job, left: str, right: str) -> bool:
+    query = f"SELECT count(*) FROM (({left} EXCEPT ALL {right}) UNION ALL ({right} EXCEPT ALL {left}))"
+    return int(job.session.rows(query)[0][0]) > 0
 
 
 def _newest(job: Job, asset: Database, batch: Batch) -> str | None:

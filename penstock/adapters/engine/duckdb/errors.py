@@ -28,6 +28,10 @@ def engine_errors(place: str, known: Known | None = None) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise translated(error, place, known) from error
+    except RuntimeError as error:  # how DuckDB tells that a signal's handler raised while a query ran
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 def translated(error: Exception, place: str, known: Known | None = None) -> PenstockError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,13 +151,16 @@ class DuckSession:
         with self._errors("query"):
             values = dict(params or {})
             text = select(self.connection, query, values, place="query")
-            stream = relation_of(self._other_connection(), text, values).to_arrow_reader(BATCH_ROWS)
-        return pa.RecordBatchReader.from_batches(stream.schema, self._streamed(stream))
+            other = self._other_connection()
+            stream = relation_of(other, text, values).to_arrow_reader(BATCH_ROWS)
+        return pa.RecordBatchReader.from_batches(stream.schema, self._streamed(stream, other))
 
-    def _streamed(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        with self._errors("query"):
+    def _streamed(self, stream: pa.RecordBatchReader, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        """The batches, each computed in a thread of its own: DuckDB sees no signal while it fills one, this thread does."""
+        with self._errors("query"), ThreadPoolExecutor(1) as worker:
             try:
-                yield from stream
+                while (batch := _interruptible(worker.submit(next, stream, None), connection)) is not None:
+                    yield batch
             except OSError as error:  # pyarrow's class for most errors of a stream; the text is the engine's
                 raise translated(error, "query", self._known) from error
             finally:
@@ -227,6 +231,15 @@ class DuckSession:
         self.connection.close()
         self._arrow.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _interruptible(batch: Future[pa.RecordBatch | None], connection: duckdb.DuckDBPyConnection) -> pa.RecordBatch | None:
+    """What the future gives. Raises: KeyboardInterrupt, after the query has been stopped."""
+    try:
+        return batch.result()
+    except KeyboardInterrupt:
+        connection.interrupt()
+        raise
 
 
 def _config(folder: Path, limits: Limits) -> dict[str, str]:

@@ -39,7 +39,7 @@ def crawl(face: Face, what: tuple[str, ...], name: str | None, table: str | None
         elif crawling.is_database(pattern):
             _found(face, project, crawling.crawl_database(project, pattern, table=table or "", name=name or ""), pin, append)
         else:
-            _found(face, project, [crawling.crawl_files(project, pattern, name=name or "")], pin, append)
+            _found(face, project, crawling.crawl_files(project, pattern, name=name or ""), pin, append)
 
 
 def _found(face: Face, project: Project, found: list[Crawled], pin: bool, append: bool) -> None:
@@ -66,7 +66,7 @@ def _found(face: Face, project: Project, found: list[Crawled], pin: bool, append
 def _report(face: Face, found: Crawled) -> None:
     """What was found, on stderr, so that stdout holds nothing but Python."""
     from penstock.cli.screen import cells, table
-    from penstock.project.figures import count
+    from penstock.project.figures import count, one_line, share
 
     face.note(f"{found.asset}: {found.summary}")
     shown = table("column", "type", "nulls", "values", "least", "", right=("nulls", "values"))
@@ -80,7 +80,7 @@ def _report(face: Face, found: Crawled) -> None:
             )
             if here
         ]
-        nulls = "" if not column.nulls else "<0.1%" if column.nulls < 0.001 else f"{column.nulls:.1%}"
+        nulls = share(column.nulls)
         shown.add_row(
             *cells(
                 column.name,
@@ -94,7 +94,7 @@ def _report(face: Face, found: Crawled) -> None:
         )
     face.err.print(shown)
     for label, text in found.differing.items():
-        face.note(f"differs: {label} is {text}")
+        face.note(f"differs: {label} is {one_line(text)}")
 
 
 def _drift(face: Face, found: Drift) -> None:

@@ -88,24 +88,88 @@ class Crawled:
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
-def crawl_files(project: Project, pattern: str, *, name: str = "") -> Crawled:
-    """What the files of a pattern hold.
+def crawl_files(project: Project, pattern: str, *, name: str = "") -> list[Crawled]:
+    """What the files of a pattern hold: one source, or one for each group of files with like columns if no name is given.
 
     Raises: SourceError(E2001) if there are none or they cannot be read, NameRefused(E1002) for a name that cannot be one.
     """
-    source = files(pattern)
-    listed = project.list_files(source)
+    listed = project.list_files(files(pattern))
     looked = _spread(listed)
     with _session(project) as (session, folder):
-        kind = format_of(source, looked)
-        inferred = session.infer(RawFiles(looked, kind))
-        columns, key, rows, unreadable = _figures(session, _heads(looked, kind, folder), kind, inferred.schema, inferred.options, folder)
+        if not name and len(looked) == len(listed) and not any(f.member for f in listed):
+            groups = alike(session.infer(RawFiles(looked, format_of(files(pattern), looked))).per_file)
+            patterns = [_pattern(project, group) for group in groups]
+            if len(groups) > 1 and all(patterns):
+                by_label = {f.label: f for f in listed}
+                parts = [tuple(by_label[label] for label in group) for group in groups]
+                found = [_crawled(session, folder, one, part, part, "") for one, part in zip(patterns, parts, strict=True)]
+                return _named_apart(found)
+        return [_crawled(session, folder, pattern, listed, looked, name)]
+
+
+def _crawled(
+    session: Session, folder: Path, pattern: str, listed: Sequence[RawFile], looked: tuple[RawFile, ...], name: str
+) -> Crawled:  # fmt: skip
+    kind = format_of(files(pattern), looked)
+    inferred = session.infer(RawFiles(looked, kind))
+    columns, key, rows, unreadable = _figures(session, _heads(looked, kind, folder), kind, inferred.schema, inferred.options, folder)
     differing = {label: text for label, schema in inferred.per_file if (text := difference(inferred.schema, schema, types=True))}
     return Crawled(
         asset=asset_name(name) if name else name_of(pattern), place=pattern, kind=kind, columns=columns, key=key, time=_time(columns),
         partitions=tuple(k for k, _ in listed[0].partition), options=dict(inferred.options), files=len(listed), looked_at=len(looked),
         bytes=sum(f.size_bytes for f in listed), rows=rows, unreadable=unreadable, differing=differing,
     )  # fmt: skip
+
+
+def alike(per_file: Sequence[tuple[str, Schema]]) -> list[list[str]]:
+    """Labels of files grouped by their columns: a file joins the first group that shares at least half of all names with it."""
+    groups: list[tuple[set[str], list[str]]] = []
+    for label, schema in per_file:
+        names = {n.lower() for n in schema.names}
+        for shared, labels in groups:
+            if 2 * len(shared & names) >= len(shared | names):
+                shared |= names
+                labels.append(label)
+                break
+        else:
+            groups.append((names, [label]))
+    return [labels for _, labels in groups]
+
+
+def _pattern(project: Project, labels: Sequence[str]) -> str:
+    """The simplest pattern that means just these files, "" if there is none."""
+    if len(labels) == 1:
+        tries = [labels[0]]
+    else:
+        start = _beginning(labels)
+        end = _beginning([label[len(start) :][::-1] for label in labels])[::-1]
+        tries = [f"{start}*{end}", "{" + ",".join(labels) + "}"]
+    for pattern in tries:
+        try:
+            if [f.label for f in project.list_files(files(pattern))] == sorted(labels):
+                return pattern
+        except SourceError:
+            continue
+    return ""
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """The characters that all texts begin with."""
+    least, most = min(texts), max(texts)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))
+    return "".join(char for char, _ in same)
+
+
+def _named_apart(found: Sequence[Crawled]) -> list[Crawled]:
+    """Sources with different names: the second `data` is `data_2`."""
+    taken: set[str] = set()
+    apart = []
+    for each in found:
+        numbers = (f"{each.asset[:60]}_{n}" for n in itertools.count(2))
+        name = each.asset if each.asset not in taken else next(n for n in numbers if n not in taken)
+        taken.add(name)
+        apart.append(replace(each, asset=name))
+    return apart
 
 
 class _session:
@@ -261,7 +325,7 @@ def crawl_database(project: Project, url: str, *, table: str = "", name: str = "
         if table and table not in tables:
             raise UnknownName("the database has no such table", place=table, hint=did_you_mean(table, tables))
         chosen = [table] if table else tables
-        return [_table(database, bare, each, name if len(chosen) == 1 else "", secret) for each in chosen]
+        return _named_apart([_table(database, bare, each, name if len(chosen) == 1 else "", secret) for each in chosen])
     finally:
         database.close()
 

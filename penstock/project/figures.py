@@ -62,6 +62,15 @@ def size(value: int | None) -> str:
     return f"{number:.1f} TiB"
 
 
+def share(value: float | None) -> str:
+    """A share within [0, 1]: nothing for none at all, and what is nearly none or nearly all is said to be so."""
+    if not value:
+        return ""
+    if value == 1:
+        return "all"
+    return "<0.1%" if value < 0.001 else ">99.9%" if value > 0.999 else f"{value:.1%}"
+
+
 def age(then: datetime, now: datetime) -> str:
     """`just now`, `4 min`, `3 h`, `12 days`."""
     passed = (now - then).total_seconds()

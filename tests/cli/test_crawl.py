@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import penstock
 from penstock.ground.errors import SourceError
 from penstock.ground.names import asset_name
-from penstock.project.crawl import Column, Crawled, bound, compiled, definition, name_of, pattern_of, starter, without_password
+from penstock.project.crawl import Column, Crawled, alike, bound, compiled, definition, name_of, pattern_of, starter, without_password
+from penstock.spec.schema import schema_of
 from penstock.spec.sources import Database, Files
 from penstock.spec.tables import Sql, Table
 from tests.cli.conftest import Shell
@@ -66,6 +67,29 @@ def test_folders_are_partitions(bare: Callable[[str], Shell]) -> None:
         write_csv(shell.folder / f"sales/year={year}/part.csv", ["id", "amount"], [[year * 10 + i, i] for i in range(5)])
     found = shell.json("crawl", "sales/**/*.csv")["sources"][0]
     assert (found["asset"], found["partitions"], found["files"]) == ("sales", ["year"], 2)
+
+
+def test_a_folder_of_different_files_gives_a_source_for_each(bare: Callable[[str], Shell]) -> None:
+    shell = bare("")
+    write_csv(shell.folder / "d/shops.csv", ["code", "name"], [["a", "A"], ["b", "B"]])
+    for day in (1, 2):
+        write_csv(shell.folder / f"d/sales-{day}.csv", ["id", "code", "amount"], [[day * 10 + i, "a", 1.5] for i in range(3)])
+    found = shell.json("crawl", "d")["sources"]
+    assert {(s["asset"], s["place"], s["files"]) for s in found} == {("sales", "d/sales-*.csv", 2), ("shops", "d/shops.csv", 1)}
+    shell.fine("crawl", "d", "--write")
+    shell.fine("run")
+    assert shell.json("query", "select count(*) from sales_clean join shops_clean using (code)")["rows"] == [[6]]
+    assert len(shell.json("crawl", "d", "--name", "all_of_it")["sources"]) == 1
+
+
+def test_files_are_alike_if_they_share_half_of_their_columns() -> None:
+    files = [
+        ("a", schema_of(x="int", y="int")),
+        ("b", schema_of(z="int")),
+        ("c", schema_of(X="long")),
+        ("d", schema_of(z="int", w="int", v="int")),
+    ]
+    assert alike(files) == [["a", "c"], ["b"], ["d"]]
 
 
 def test_files_that_differ_are_told(bare: Callable[[str], Shell]) -> None:

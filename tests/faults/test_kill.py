@@ -77,3 +77,20 @@ def test_killed_at_random_moments(expected: dict[int, Contents], tmp_path: Path)
         rig.finish(folder)
         same(rig.contents(folder), expected[1])
     assert kills >= 8, f"only {kills} effective kills"
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("model.")])
+def test_a_model_killed_at_a_point(point: str, tmp_path: Path) -> None:
+    """The next run makes one version, and each row is scored once; a half-stored version is never used."""
+    from tests.runs.conftest import Workshop
+    from tests.runs.test_learning import PIPELINE, write
+
+    shop = Workshop(tmp_path)
+    write(shop, "a", 0, 400)
+    shop.pipeline(PIPELINE.replace("GATES", ""))
+    assert rig.killed_at(tmp_path, point), f"{point} was never reached"
+    rig.finish(tmp_path)
+    counted = "SELECT count(*) AS n, count(DISTINCT id) AS k, count(DISTINCT model_version) AS v FROM scores"
+    assert shop.rows(counted) == [{"n": 400, "k": 400, "v": 1}]
+    assert shop.run().nothing
+    shop.close()

@@ -23,18 +23,18 @@ def examples(number: int) -> settings:
     return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def reference(text: str) -> tuple[list[tuple[int | None, str | None]], list[int]]:
-    """Rows, and numbers of rejected lines. A broken record costs its first line; the lines after it are read again."""
+def reference(text: str) -> tuple[list[tuple[int | None, str | None]], list[tuple[int, str]]]:
+    """Rows, and number and text of rejected lines. A broken record costs its first line; the lines after it are read again."""
     lines = io.StringIO(text, newline="").readlines()
     rows: list[tuple[int | None, str | None]] = []
-    rejected: list[int] = []
+    rejected: list[tuple[int, str]] = []
     at, header = 0, True
     while at < len(lines):
         reader = csv.reader(iter(lines[at:]), strict=True)
         try:
             cells = next(reader)
         except csv.Error:
-            rejected.append(at + 1)
+            rejected.append((at + 1, lines[at].rstrip("\r\n")))
             at, header = at + 1, False
             continue
         place, at = at + 1, at + reader.line_num
@@ -53,7 +53,7 @@ def reference(text: str) -> tuple[list[tuple[int | None, str | None]], list[int]
         if good:
             rows.append((None if number is None else int(number), cells[1] or None))
         else:
-            rejected.append(place)
+            rejected.append((place, "".join(lines[place - 1 : at]).rstrip("\r\n")))
     return rows, rejected
 
 
@@ -61,7 +61,7 @@ def agrees(reader: Reader, text: str) -> None:
     found = reader.load(reader.put("a.csv", text), schema=SCHEMA, **OPTIONS)
     rows, rejected = reference(text)
     assert [(r["n"], r["s"]) for r in found.rows] == rows
-    assert [r["position"] for r in found.rejected] == rejected
+    assert [(r["position"], r["original"]) for r in found.rejected] == rejected
 
 
 CELL = st.one_of(

@@ -92,7 +92,7 @@ def reader(engine: Engine, tmp_path: Path) -> Iterator[Reader]:
 
 
 def types(found: Inferred | Schema) -> dict[str, str]:
-    return dict(schema_record(found.schema if isinstance(found, Inferred) else found))  # type: ignore[arg-type]
+    return dict(schema_record(found.schema if isinstance(found, Inferred) else found))
 
 
 def needs(reader_or_engine: Engine, format: str) -> None:

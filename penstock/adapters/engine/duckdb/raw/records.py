@@ -270,12 +270,14 @@ class _Values:
                 yield from self._value(at)
             if depth < base:
                 base = depth = 0
-        rest = self._text[self._start :].strip()
+        left = self._text[self._start :]
+        rest = left.strip()
         while self._stream.read(CHUNK):
             pass
         if rest:
             cut = "; only its beginning is kept" if len(rest) > KEPT else ""
-            tally.refusals.append(Refusal(number, self._line, "json", f"a value that does not end{cut}", shown(rest[:KEPT])))
+            line = self._line + left.count("\n", 0, len(left) - len(left.lstrip()))
+            tally.refusals.append(Refusal(number, line, "json", f"a value that does not end{cut}", shown(rest[:KEPT])))
 
     def _more(self) -> bool:
         """Reads on; twice as much each time, so that a long value is not searched too often."""

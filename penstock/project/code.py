@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Callable
-from pathlib import Path
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import partial
+from pathlib import Path, PurePath
 from types import FunctionType, ModuleType
 from typing import Any
+from uuid import UUID
 
 from penstock.ground.digest import digest
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), range, date, time, timedelta, Decimal, Fraction, UUID, PurePath, re.Pattern, Enum,
+)  # fmt: skip
+#: Members that every class has, and that say nothing of its code.
+_OF_CLASSES = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
 
 
 class CodeReader:
@@ -35,37 +47,43 @@ class CodeReader:
             return
         parts[key] = ""
         if isinstance(thing, type):
-            for member in vars(thing).values():
-                inner = getattr(member, "__func__", member)
-                if isinstance(inner, FunctionType):
-                    self._visit(inner, parts)
-                elif isinstance(member, _PLAIN):
-                    parts[f"{key}={member!r}"] = ""
+            for base in thing.__bases__:
+                self._reach(base, key, parts)
+            for name, member in vars(thing).items():
+                if name not in _OF_CLASSES:
+                    self._reach(getattr(member, "fget", None) or getattr(member, "__func__", member), f"{key}.{name}", parts)
             return
         code = thing.__code__
         tree = self._tree(code.co_filename).get(code.co_firstlineno)
         parts[key] = _flat(tree) if tree is not None else [code.co_code.hex(), repr([c for c in code.co_consts if isinstance(c, _PLAIN)])]
         for cell in thing.__closure__ or ():
             self._reach(cell.cell_contents, "closure", parts)
+        for default in (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()):
+            self._reach(default, f"{key}()", parts)
         for name in _names(code):
             if name in thing.__globals__:
                 self._reach(thing.__globals__[name], name, parts)
 
     def _reach(self, value: Any, name: str, parts: dict[str, Any]) -> None:
-        if isinstance(value, FunctionType | type) and self._ours(value):
-            self._visit(value, parts)
-        elif isinstance(value, ModuleType) and str(getattr(value, "__file__", "") or "").startswith(self._root):
-            for inner in vars(value).values():
-                if isinstance(inner, FunctionType | type) and inner.__module__ == value.__name__:
-                    self._visit(inner, parts)
-        elif isinstance(value, _PLAIN) or (isinstance(value, list | tuple | dict | set | frozenset) and _is_plain(value)):
+        value = _unwrapped(value)
+        if isinstance(value, FunctionType | type):
+            if self._ours(_file_of(value)):
+                self._visit(value, parts)
+        elif isinstance(value, partial):
+            for each in (value.func, *value.args, *value.keywords.values()):
+                self._reach(each, name, parts)
+        elif isinstance(value, ModuleType):
+            if self._ours(str(getattr(value, "__file__", "") or "")) and f"module {value.__name__}" not in parts:
+                parts[f"module {value.__name__}"] = ""
+                for inner_name, inner in vars(value).items():
+                    if not inner_name.startswith("__") and not isinstance(inner, ModuleType):
+                        self._reach(inner, f"{value.__name__}.{inner_name}", parts)
+        elif _is_plain(value):
             parts[f"{name}={_text(value)}"] = ""
 
-    def _ours(self, thing: Any) -> bool:
-        import sys
-
-        module = sys.modules.get(thing.__module__)
-        return str(getattr(module, "__file__", "") or "").startswith(self._root)
+    def _ours(self, path: str) -> bool:
+        """Whether a file is the project's own: inside its folder, and no installed package of an environment there."""
+        return path.startswith(f"{self._root}/") and "/site-packages/" not in path
 
     def _tree(self, path: str) -> dict[int, ast.AST]:
         """First line (decorators included) -> definition, of one file; empty if there is no such file."""
@@ -83,6 +101,23 @@ class CodeReader:
                     found.setdefault(node.lineno, node)
             self._trees[path] = found
         return self._trees[path]
+
+
+def _unwrapped(value: Any) -> Any:
+    """The function inside a decorated one (`functools.wraps`, `lru_cache`), or inside an asset."""
+    while not isinstance(value, ModuleType) and isinstance(
+        inner := getattr(value, "__wrapped__", None) or getattr(value, "function", None), FunctionType
+    ):
+        value = inner
+    return value
+
+
+def _file_of(thing: Any) -> str:
+    """The file that defines a function or class. A module of that name may be another one by now, so functions are asked first."""
+    functions = [thing] if isinstance(thing, FunctionType) else [m for m in vars(thing).values() if isinstance(m, FunctionType)]
+    files = [f.__code__.co_filename for f in functions if f.__module__ == thing.__module__]
+    written = [file for file in files if not file.startswith("<")]
+    return written[0] if written else str(getattr(sys.modules.get(thing.__module__), "__file__", "") or "")
 
 
 def _names(code: Any) -> list[str]:
@@ -119,6 +154,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether a value's text tells all of it, in every process."""
     if isinstance(value, dict):
         return all(_is_plain(k) and _is_plain(v) for k, v in value.items())
     if isinstance(value, list | tuple | set | frozenset):

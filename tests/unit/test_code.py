@@ -87,3 +87,83 @@ def test_what_matters_changes_exactly_its_assets(tmp_path: Path, old: str, new: 
 def test_a_function_reached_in_another_module_counts(tmp_path: Path) -> None:
     before, after = prints(tmp_path), prints(tmp_path, shapes=SHAPES.replace("x * 2", "x * 3"))
     assert {n for n in before if before[n] != after[n]} == {"python_table"}
+
+
+REACHING = """
+import enum
+import functools
+import re
+from datetime import date
+
+import penstock as ps
+import pyarrow as pa
+import shapes
+
+PATTERN = re.compile("a+")
+FIRST = date(2026, 1, 1)
+SIZE = 10
+raw = ps.files("x.csv")
+
+class Base:
+    def scaled(self, x):
+        return x * 2
+
+class Scaler(Base):
+    low, high = 1, 2
+    steps = [1, 2, 3]
+
+    @property
+    def wide(self):
+        return self.low + 1
+
+class Colour(enum.Enum):
+    RED = 1
+
+@functools.lru_cache
+def cached(x):
+    return x + 5
+
+def sized(x, n=SIZE):
+    return x * n
+
+bound = functools.partial(sized, n=7)
+
+@ps.table
+def python_table(raw: pa.Table):
+    return cached(1), sized(2), bound(3), Scaler().wide, PATTERN, FIRST, shapes.LEVEL, Colour.RED
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a+", "b+"), ("2026, 1, 1", "2026, 1, 2"), ("x + 5", "x + 6"), ("SIZE = 10", "SIZE = 11"), ("n=7", "n=8"), ("x * 2", "x * 3"),
+        ("low, high = 1, 2", "low, high = 2, 1"), ("[1, 2, 3]", "[1, 2]"), ("self.low + 1", "self.low + 2"), ("RED = 1", "RED = 2"),
+    ],
+)  # fmt: skip
+def test_whatever_a_function_reaches_counts(tmp_path: Path, old: str, new: str) -> None:
+    assert old in REACHING
+    before, after = prints(tmp_path, REACHING, "LEVEL = 1\n"), prints(tmp_path, REACHING.replace(old, new), "LEVEL = 1\n")
+    assert {n for n in before if before[n] != after[n]} == {"python_table"}
+    assert before == prints(tmp_path, REACHING, "LEVEL = 1\n")
+
+
+def test_a_constant_of_another_module_counts(tmp_path: Path) -> None:
+    before, after = prints(tmp_path, REACHING, "LEVEL = 1\n"), prints(tmp_path, REACHING, "LEVEL = 2\n")
+    assert {n for n in before if before[n] != after[n]} == {"python_table"}
+
+
+def test_installed_packages_in_the_project_do_not_count(tmp_path: Path) -> None:
+    place = tmp_path / ".venv/lib/python3/site-packages"
+    place.mkdir(parents=True)
+    text = BASE.replace(
+        "from shapes import double",
+        f"import sys\nsys.path.append({str(place)!r})\nimport installed_here\nfrom installed_here import double",
+    )
+    found = []
+    for body in ("x * 2", "x * 3"):
+        (place / "installed_here.py").write_text(f"def double(x):\n    return {body}\n")
+        sys.modules.pop("installed_here", None)
+        found.append(prints(tmp_path, text))
+        sys.path.remove(str(place))
+    assert found[0] == found[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -19,6 +20,10 @@ from penstock.spec.sources import Database, Files
 from penstock.spec.tables import Table
 
 _KINDS = (Files, Database, Table, Features, Model, Predictions)
+#: Folders of projects that this process has loaded: their modules are forgotten before the next load, of whichever project.
+_loaded: set[str] = set()
+#: Loading changes `sys.path` and `sys.modules`, which the whole process has in common.
+_loading = threading.Lock()
 
 
 def load_modules(root: Path, names: Iterable[str]) -> list[ModuleType]:
@@ -26,15 +31,21 @@ def load_modules(root: Path, names: Iterable[str]) -> list[ModuleType]:
 
     Raises: ProjectNotLoaded(E1005) with the file and line that failed; errors of ours in a definition pass through.
     """
-    _forget(root)
-    return [_module(root, name) for name in names]
+    with _loading:
+        _loaded.add(f"{root}/")
+        _forget()
+        if str(root) in sys.path:
+            sys.path.remove(str(root))
+        sys.path.insert(0, str(root))
+        return [_module(root, name) for name in names]
 
 
-def _forget(root: Path) -> None:
-    """Drops the project's modules from an earlier load, so that edits are seen in the same process (notebooks, `up`)."""
+def _forget() -> None:
+    """Drops projects' modules from earlier loads: edits are seen in the same process (notebooks, `up`), and modules of the same
+    name in another project are not taken for this one's."""
     for name, module in list(sys.modules.items()):
         path = str(getattr(module, "__file__", "") or "")
-        if path.startswith(f"{root}/") and "site-packages" not in path and name.split(".")[0] not in ("penstock", "__main__"):
+        if path.startswith(tuple(_loaded)) and "site-packages" not in path and name.split(".")[0] not in ("penstock", "__main__"):
             del sys.modules[name]
 
 
@@ -49,8 +60,6 @@ def _module(root: Path, name: str) -> ModuleType:
             )  # fmt: skip
         path = package
     dotted = name.removesuffix(".py")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
     if dotted in sys.modules:
         del sys.modules[dotted]
     importlib.invalidate_caches()

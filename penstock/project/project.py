@@ -114,7 +114,7 @@ class Project:
         return Runtime(
             root=self.root,
             folder=folder,
-            lake=opened("lake", urls.get("lake", f"file://{folder}/lake"), context),
+            lake=opened("lake", urls.get("lake", (folder / "lake").as_uri()), context),
             engine=opened("engine", urls.get("engine", "duckdb://"), context),
             state=self.state,
             clock=self.clock,

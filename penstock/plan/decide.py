@@ -89,8 +89,8 @@ def _own_reasons(asset: Declared, made: Made | None, work: FileWork, forced: boo
             reasons.append(Reason("code", f"{what} of {asset.name} changed"))
         if made.contract != asset.contract:
             reasons.append(Reason("contract", f"checks or key of {asset.name} changed"))
-        if dict(made.params) != dict(asset.params):
-            changed = sorted(k for k in {*made.params, *asset.params} if made.params.get(k) != asset.params.get(k))
+        if dict(made.params) != (params := asset.recorded_params):
+            changed = sorted(k for k in {*made.params, *params} if made.params.get(k) != params.get(k))
             reasons.append(Reason("params", f"parameter {_names(changed)} changed"))
     if work.new:
         reasons.append(Reason("files_new", _files(work.new, "new")))

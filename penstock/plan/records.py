@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 Status = Literal["fresh", "stale", "waiting", "look"]
@@ -36,6 +37,22 @@ class Declared:
     partial: bool = False
     driving: str = ""
     drops_gone: bool = False
+
+    @property
+    def recorded_params(self) -> dict[str, Any]:
+        """The parameters as they are recorded and compared: what JSON has no form for counts by its text."""
+        return {name: _plain(value) for name, value in self.params.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(v) for v in value), key=repr)
+    known = isinstance(value, str | int | None) or (isinstance(value, float) and isfinite(value))
+    return value if known else str(value)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -247,12 +248,15 @@ def _step(job: Job, shape: Shape, params: Mapping[str, Any], scans: Mapping[str,
     inputs = {name: scan.rows for name, scan in scans.items()}
     if not shape.keeps or sliced:
         return Step("compute", max(inputs.values(), default=0), written, keeps=False, inputs=inputs)
-    filtered = {}
-    if shape.where:
-        count = f"SELECT count(*) FROM {quote(shape.base)} AS {quote(shape.alias)} WHERE ({shape.where}) IS NOT TRUE"
-        if left_out := int(job.session.rows(count, {k: v for k, v in params.items() if f"${k}" in shape.where})[0][0]):
-            filtered = {shape.where: left_out}
-    return Step("compute", inputs[shape.base], written, filtered=filtered)
+    if not shape.where:
+        return Step("compute", inputs[shape.base], written)
+    count = f"SELECT count(*) FROM {quote(shape.base)} AS {quote(shape.alias)} WHERE ({shape.where}) IS NOT TRUE"
+    used = set(re.findall(r"\$(\w+)", shape.where))
+    try:
+        left_out = int(job.session.rows(count, {k: v for k, v in params.items() if k in used})[0][0])
+    except QueryError:  # the condition uses names that only the query itself gives, e.g. those of its results
+        return Step("compute", inputs[shape.base], written, keeps=False, inputs=inputs)
+    return Step("compute", inputs[shape.base], written, filtered={shape.where: left_out} if left_out else {})
 
 
 def _renames(job: Job, table: Table) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from penstock.ground.errors import DefinitionError, DriverMissing, PenstockError, UserCodeError, did_you_mean
 from penstock.ports.engine import Session
 from penstock.ports.lake import Scan
+from penstock.run.land import FILE_COLUMN
 
 
 def polars_lazy(session: Session, name: str, scan: Scan | None) -> Any:
@@ -17,7 +18,7 @@ def polars_lazy(session: Session, name: str, scan: Scan | None) -> Any:
     if scan is not None and scan.files and all(f.schema_id is not None and not f.deletes for f in scan.files):
         written = {f.schema_id for f in scan.files}
         if all(scan.schemas.get(i or 0) == scan.schema for i in written):
-            visible = [f.name for f in scan.schema if not f.name.startswith("_")]
+            visible = [f.name for f in scan.schema if f.name != FILE_COLUMN]
             return polars.scan_parquet([f.path for f in scan.files], glob=False).select(visible)
     return polars_eager(session, name, scan).lazy()
 
@@ -97,10 +98,27 @@ def taken(result: Any, *, asset: str) -> Any:
 
     Raises: UserCodeError(E5001) for nothing or something without rows.
     """
-    import pyarrow
-
     if result is None:
         raise UserCodeError("the function returned nothing", place=asset, hint="return the rows")
+    try:
+        rows = _rows(result)
+    except Exception as error:  # a lazy frame runs the user's query only now; a frame may hold what no table can
+        raise UserCodeError(f"the rows raised {type(error).__name__}: {error}", place=asset) from error
+    if rows is not None:
+        return rows
+    raise UserCodeError(
+        "the function did not return rows",
+        place=asset,
+        expected="ps.sql(...), a polars or pandas frame, an Arrow table or stream",
+        got=type(result).__name__,
+        hint=did_you_mean(type(result).__name__, [f.split(".")[1] for f in FORMS]),
+    )
+
+
+def _rows(result: Any) -> Any:
+    """Rows in any form as an Arrow table or stream; None if they are no rows."""
+    import pyarrow
+
     if type(result).__module__.startswith("polars") and hasattr(result, "collect"):
         result = result.collect()
     if type(result).__module__.startswith("pandas"):
@@ -111,13 +129,7 @@ def taken(result: Any, *, asset: str) -> Any:
         return pyarrow.Table.from_batches([result])
     if hasattr(result, "__arrow_c_stream__"):
         return pyarrow.RecordBatchReader.from_stream(result)
-    raise UserCodeError(
-        "the function did not return rows",
-        place=asset,
-        expected="ps.sql(...), a polars or pandas frame, an Arrow table or stream",
-        got=type(result).__name__,
-        hint=did_you_mean(type(result).__name__, [f.split(".")[1] for f in FORMS]),
-    )
+    return None
 
 
 def watched(rows: Any, *, asset: str) -> Any:

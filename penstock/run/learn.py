@@ -228,7 +228,7 @@ def _registered(
         "reasons": [r.text for r in job.action.reasons],
         "definition": job.declared.definition,
         "contract": job.declared.contract,
-        "params": dict(job.declared.params),
+        "params": job.declared.recorded_params,
         "rows": len(sets.train.y),
         "rows_in": job.steps[0].rows_in,
         "rejected": 0,

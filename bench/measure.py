@@ -39,7 +39,7 @@ def child(code: str, *args: object, env: dict[str, str] | None = None) -> Measur
     """
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, env={**os.environ, **(env or {})}, cwd=ROOT
+        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, env={**{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}, **(env or {})}, cwd=ROOT
     )
     peak = [0.0]
     over = threading.Event()

@@ -46,7 +46,7 @@ checks = [not_null("id", "user_id"), between("amount", 0, 2000), matches("countr
           between("at", "2019-01-01", "2030-01-01"), finite("score"), one_of("kind", *[f"x{i}" for i in range(9)]), satisfies("n < 17 OR flag"),
           satisfies("user_id >= 0"), unique("id").blocks()]
 began = time.perf_counter()
-session.files("_written", [DataFile(sys.argv[1], int(sys.argv[2]), os.path.getsize(sys.argv[1]))], schema)
+session.files("_written", [DataFile(sys.argv[1], int(sys.argv[2]), os.path.getsize(sys.argv[1]), schema_id=0)], schema)
 audit = verdict(session.rows(audit_query("_written", checks, schema, now=clock.now()))[0], checks, schema, now=clock.now())
 took = time.perf_counter() - began
 assert audit.rows == int(sys.argv[2]) and all(r.passed for r in audit.results), audit

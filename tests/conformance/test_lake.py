@@ -224,6 +224,15 @@ def test_a_type_that_is_not_ours_is_refused_by_name(real: IcebergLake, tmp_path:
         iceberg(tmp_path, seed=1).snapshot("trips")
 
 
+def test_required_columns_of_other_engines_become_optional(real: IcebergLake, tmp_path: Path) -> None:
+    put(real, "trips", IDS, some(1), token="t1")
+    doctored(tmp_path, lambda meta: meta["schemas"][0]["fields"][0].update({"required": True}))
+    fresh = iceberg(tmp_path, seed=1)
+    put(fresh, "trips", IDS, [{"id": None}], token="t2")
+    assert [f.required for f in plain(tmp_path).schema().fields] == [False]
+    assert [r["id"] for r in rows(fresh, "trips")] == [1, None]
+
+
 def with_deletes(real: IcebergLake, folder: Path, *, content: str, file_format: str) -> None:
     """Adds a delete file to `trips`, as another engine does: a manifest of content `deletes` in a new snapshot."""
     from pyiceberg.manifest import DataFile as IcebergFile
@@ -513,6 +522,7 @@ def test_a_clock_that_goes_back_does_not_disturb_the_order_of_versions(tmp_path:
     clock.advance(-3600)
     second = put(real, "trips", IDS, some(2), token="t2")
     assert second.at == first.at == START
+    assert plain(tmp_path).metadata.last_updated_ms == START.timestamp() * 1000
     assert real.snapshot("trips", at=START) == second
     clock.advance(7200)
     assert put(real, "trips", IDS, some(3), token="t3").at == START + timedelta(hours=1)

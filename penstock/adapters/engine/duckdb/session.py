@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from penstock.adapters.engine.duckdb.asof import AsOfJoin, asof_sql, checked
 from penstock.adapters.engine.duckdb.errors import engine_errors, translated
 from penstock.adapters.engine.duckdb.query import Variables, relation_of, replaced, select
+from penstock.adapters.engine.duckdb.raw import infer, load
 from penstock.adapters.engine.duckdb.scan import PATH, POSITION, scan_sql, traceable
 from penstock.adapters.engine.duckdb.types import schema_from_duck, to_duck
 from penstock.adapters.engine.duckdb.write import write
@@ -25,6 +26,8 @@ from penstock.ground.names import literal, quote
 from penstock.ports.engine import Inferred, Loaded, RawFiles
 from penstock.ports.lake import DataFile, Draft, Scan
 from penstock.spec.schema import Schema, Type
+
+T = TypeVar("T")
 
 #: Ends the name under which all columns of an input can be read, hidden ones and the row's place too.
 ALL = "__all"
@@ -151,15 +154,14 @@ class DuckSession:
         with self._errors("query"):
             values = dict(params or {})
             text = select(self.connection, query, values, place="query")
-            other = self._other_connection()
-            stream = relation_of(other, text, values).to_arrow_reader(BATCH_ROWS)
-        return pa.RecordBatchReader.from_batches(stream.schema, self._streamed(stream, other))
+            worker = Worker(self._other_connection())
+            stream = worker(lambda: relation_of(worker.connection, text, values).to_arrow_reader(BATCH_ROWS))
+        return pa.RecordBatchReader.from_batches(stream.schema, self._streamed(stream, worker))
 
-    def _streamed(self, stream: pa.RecordBatchReader, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-        """The batches, each computed in a thread of its own: DuckDB sees no signal while it fills one, this thread does."""
-        with self._errors("query"), ThreadPoolExecutor(1) as worker:
+    def _streamed(self, stream: pa.RecordBatchReader, worker: Worker) -> Iterator[pa.RecordBatch]:
+        with self._errors("query"):
             try:
-                while (batch := _interruptible(worker.submit(next, stream, None), connection)) is not None:
+                while (batch := worker(lambda: next(stream, None))) is not None:
                     yield batch
             except OSError as error:  # pyarrow's class for most errors of a stream; the text is the engine's
                 raise translated(error, "query", self._known) from error
@@ -187,13 +189,9 @@ class DuckSession:
 
     # -- raw files --------------------------------------------------------------------------------------------------
     def infer(self, raw: RawFiles) -> Inferred:
-        from penstock.adapters.engine.duckdb.raw import infer
-
         return infer(self.connection, raw)
 
     def load(self, raw: RawFiles, draft: Draft) -> Loaded:
-        from penstock.adapters.engine.duckdb.raw import load
-
         return load(self, raw, draft)
 
     # -- errors and end ---------------------------------------------------------------------------------------------
@@ -233,13 +231,23 @@ class DuckSession:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _interruptible(batch: Future[pa.RecordBatch | None], connection: duckdb.DuckDBPyConnection) -> pa.RecordBatch | None:
-    """What the future gives. Raises: KeyboardInterrupt, after the query has been stopped."""
-    try:
-        return batch.result()
-    except KeyboardInterrupt:
-        connection.interrupt()
-        raise
+class Worker:
+    """Runs the calls of one connection in a thread of its own: DuckDB misses a signal while it streams, the thread that waits does not."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._thread = ThreadPoolExecutor(1)
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """What the call returns. Raises: KeyboardInterrupt, after the connection's query has been stopped."""
+        try:
+            return self._thread.submit(call).result()
+        except KeyboardInterrupt:
+            last = self._thread.submit(int)
+            while not last.done():  # again and again, because it is lost on a query that is about to begin
+                self.connection.interrupt()
+                wait([last], timeout=0.02)
+            raise
 
 
 def _config(folder: Path, limits: Limits) -> dict[str, str]:
@@ -247,6 +255,8 @@ def _config(folder: Path, limits: Limits) -> dict[str, str]:
     return {
         "memory_limit": limits.memory,
         "threads": str(limits.threads),
+        # With them DuckDB 2.0.0 now and then never returns from a COPY whose query fails; on local disks they gain nothing.
+        "async_threads": "0",
         "temp_directory": str(folder),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",

@@ -131,10 +131,21 @@ def _assets(results: Sequence[AssetResult], bodies: Mapping[str, Mapping[str, An
     rows: list[list[object]] = []
     for r in results:
         body = r.body or bodies.get(r.asset, {})
-        name = tag("a", tag("b", r.asset), href=f"#{r.asset}") if r.body and r.kind == "model" else tag("b", r.asset)
+        bold = tag("b", r.asset, class_="nw")
+        name = tag("a", bold, href=f"#{r.asset}") if r.body and r.kind == "model" else bold
         size = count(body.get("rows")) if r.kind != "model" else count(body.get("train_rows"))
         time = [bar(r.seconds / longest), f" {seconds(r.seconds)}"] if r.status != "fresh" else ""
-        rows.append([name, r.kind, pill(r.status), "; ".join(r.reasons), size, count(body.get("rejected") or None), tag("span", time)])
+        rows.append(
+            [
+                name,
+                tag("span", r.kind, class_="nw"),
+                pill(r.status),
+                "; ".join(r.reasons),
+                size,
+                count(body.get("rejected") or None),
+                tag("span", time),
+            ]
+        )
     return table(["asset", "kind", "status", "why", "rows", "rejected", "time"], rows, right=("rows", "rejected", "time"))
 
 

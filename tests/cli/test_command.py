@@ -184,9 +184,9 @@ def test_a_run_whose_reader_goes_away_goes_on(shell: Shell) -> None:
 
 
 def test_an_interrupted_query_exits_as_one(ran: Shell) -> None:
-    code = "import signal; signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL, 1.5)\n"
+    timer = "import signal; signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL, 2)"
     endless = "select sum(a.range * b.range) from range(100000000) a, range(100000000) b"
-    line = [sys.executable, "-c", code + PENSTOCK[2], "query", "-C", str(ran.folder), endless]
+    line = [sys.executable, "-c", f"from penstock.cli import main; {timer}; main()", "query", "-C", str(ran.folder), endless]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130, done.stderr
     assert "defect" not in done.stderr

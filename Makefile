@@ -52,7 +52,7 @@ soak: .venv/.dev ## the fault tests again and again, in new orders, for SOAK_S s
 # -- rarely -----------------------------------------------------------------------------------------------------------
 lock: ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(LOCK) --extra all --group dev pyproject.toml --output-file requirements/dev.lock
-	$(LOCK) --extra learn --extra plot --group build pyproject.toml --constraints requirements/dev.lock --output-file requirements/demo.lock
+	$(LOCK) --extra learn --group build pyproject.toml --constraints requirements/dev.lock --output-file requirements/demo.lock
 	$(LOCK) --group services --constraints requirements/dev.lock --output-file requirements/services.lock
 
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"

@@ -21,7 +21,7 @@ print(json.dumps({"work": time.perf_counter() - began, "rows": con.sql(f"SELECT 
 """
 OURS = """
 import json, sys, time
-import duckdb, pyarrow, pyiceberg.catalog.sql
+import duckdb, pyarrow, penstock.adapters.lake.iceberg.commit, penstock.adapters.engine.duckdb.raw
 from penstock.project.project import Project
 began = time.perf_counter()
 with Project.open(sys.argv[1]) as project:

@@ -171,15 +171,17 @@ class Project:
 
         Raises: UnknownName(E1003), SourceError(E2001) and definition errors.
         """
+        from penstock.project.notebook import ShownPlan
         from penstock.run.execute import recorded
 
         chosen = set(select(self.graph, selection, needed=True))
         made = recorded(self.state)
         forced = set(select(self.graph, selection)) if force else set()
-        return plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen))
+        return ShownPlan(plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen)).actions)
 
     def run(self, *selection: str, params: Params | None = None, force: bool = False) -> RunReport:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
+        from penstock.project.notebook import ShownReport
         from penstock.run.execute import Wanted, run
         from penstock.run.kinds import KINDS
         from penstock.run.upkeep import needs_upkeep
@@ -190,7 +192,7 @@ class Project:
         report = run(wanted, self.runtime, KINDS)
         if crowded := [r.asset for r in report.results if r.status == "made" and needs_upkeep(int(r.body.get("files", 0)))]:
             self.upkeep(*crowded)
-        return report
+        return ShownReport(report.run, report.started, report.seconds, report.results)
 
     def upkeep(self, *selection: str, keep: Keep | None = None, orphan_age: timedelta | None = None) -> list[UpkeepResult]:
         """Compacts small files, forgets old versions, removes orphans. `run` does it by itself for tables that need it."""

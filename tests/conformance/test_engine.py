@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -83,3 +84,30 @@ def test_a_full_disk_is_named_and_what_was_written_is_removed(new_engine: NewEng
         session.write("SELECT hash(i)::VARCHAR AS s FROM range(300000) r(i)", draft_in(small_disk / "t", columns(s="string")))
     assert list((small_disk / "t").iterdir()) == []
     session.close()
+
+
+FAILING_WRITES = """
+import sys
+from pathlib import Path
+from penstock.adapters.engine.duckdb import DuckEngine
+from penstock.ground.errors import QueryError
+from penstock.ports.adapters import Context
+from penstock.testing.clock import ManualClock, SeededIds
+from penstock.testing.suites.engine import columns, draft_in
+
+folder = Path(sys.argv[1])
+session = DuckEngine.open("duckdb:", Context(folder, ManualClock(), SeededIds(), str, {"threads": 2})).session()
+for _ in range(100):
+    try:
+        session.write("SELECT CASE WHEN i = 250000 THEN error('boom') ELSE i END AS a FROM range(300000) r(i)",
+                      draft_in(folder / "t", columns(a="long")))
+    except QueryError:
+        print("refused")
+session.close()
+"""
+
+
+def test_a_failing_write_always_returns(tmp_path: Path) -> None:
+    """DuckDB 2.0.0 with its asynchronous threads hangs in about one of seventy of them."""
+    done = subprocess.run([sys.executable, "-c", FAILING_WRITES, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["refused"] * 100

@@ -102,7 +102,7 @@ def query(runtime: Runtime, sql: str, *, as_of: datetime | None = None, params: 
             scan = runtime.lake.scan(name, version=snapshot.version)
             session.bind(name, scan, hidden=[h for h in HIDDEN if h in scan.schema])
             versions[name] = snapshot.version
-        session.define("_answer", sql, params)
+        session.define("query", sql, params)
     except BaseException:
         session.close()
         raise

@@ -71,7 +71,7 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
                 project.mkdir()
                 shutil.copy(ROOT / "examples" / "flights" / "pipeline.py", project)
                 (project / "data").symlink_to(source)
-                return child(OURS, project)
+                return child(OURS, project, env={"PENSTOCK_MEMORY_LIMIT": "1GB"})
 
             def bare(folder: Path = folder, source: Path = source) -> Measured:
                 return child(bare_code, source, folder / "bare")

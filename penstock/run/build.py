@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from penstock.ground.errors import DefinitionError, PenstockError, QueryError, U
 from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
 from penstock.ports.lake import Changes, Scan
-from penstock.run import forms
+from penstock.run import forms, rejected
 from penstock.run.export import write_rows
-from penstock.run.land import FILE_COLUMN, moved
+from penstock.run.land import FILE_COLUMN
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, published, unchanged
+from penstock.run.publish import Batch, audited, final_audit, moved, published, standing_rows, unchanged
 from penstock.run.runtime import Job, Outcome, snapshot_for
 from penstock.spec.features import Features
 from penstock.spec.schema import Schema
@@ -57,7 +57,7 @@ def build_table(job: Job, table: Table) -> Outcome:
     scans = bind_inputs(job, job.node.inputs)
     part, changes = _part(job, table)
     current = job.runtime.lake.scan(job.name) if part else None
-    touched: str | None = None
+    touched: Callable[[str], str] | None = None
     if part and changes is not None:
         if not changes.added.files and not changes.removed.files and not isinstance(table.write, Slices):
             job.steps.append(Step("compute", 0, 0, keeps=False))
@@ -72,21 +72,24 @@ def build_table(job: Job, table: Table) -> Outcome:
     draft = job.runtime.lake.draft(
         job.name, schema, partition=table.partition, renamed=_renames(job, table), exact=not part
     )  # fmt: skip
-    query = "SELECT * FROM _computed" + (f" WHERE {touched}" if touched else "")
+    time = quote(table.time or "_")
+    query = "SELECT * FROM _computed" + (f" WHERE {touched(time)}" if touched else "")
     batch = Batch(draft, job.session.write(query, draft), whole=not part)
     written = sum(f.rows for f in batch.files)
     job.steps.append(_step(job, shape, params, scans, written, sliced=bool(touched)))
     _checks_fit(job, table, draft.schema)
     merging = isinstance(table.write, Merge)
-    batch, audit = audited(job, batch, table.checks, () if merging or part else table.key)
+    standing = "" if merging or current is None else standing_rows(job, current, touched(time) if touched else "false")
+    batch, audit = audited(job, batch, table.checks, () if merging or part else table.key, standing=standing)
     if merging:
         batch = _merged(job, table, batch, current)
-        if part and not batch.files and not batch.remove:
+        if part and not (batch.files or batch.remove or batch.refused):
             return unchanged(job)
     elif touched and current is not None:
-        kept, remove, gone = moved(job, draft, current, touched)
-        batch = replace(batch, kept=kept, remove=remove)
-        job.steps.append(Step("slices", current.rows, current.rows - gone, keeps=False, note={"rows of touched slices": gone}))
+        kept, remove, step = moved(job, draft, current, touched(time))
+        rejected_time = rejected.value_of(table.time or "", job.session.type_name(draft.schema.field(table.time or "").type))
+        batch = replace(batch, kept=kept, remove=remove, outdated=f"stage = 'check' AND {touched(rejected_time)}")
+        job.steps += [step] if step else []
     if merging and not part:
         key_audit = final_audit(job, replace(batch, whole=False, remove="*"), table.checks, table.key, None)
     else:
@@ -149,8 +152,8 @@ def _part(job: Job, table: Table) -> tuple[bool, Changes | None]:
     return True, changes
 
 
-def _touched(job: Job, table: Table, changes: Changes) -> str:
-    """An SQL condition on the table's time: the slices that changed input rows fall into, and those that look back on them."""
+def _touched(job: Job, table: Table, changes: Changes) -> Callable[[str], str]:
+    """An SQL condition on a time (an expression): the slices that changed input rows fall into, and those that look back on them."""
     write = table.write
     assert isinstance(write, Slices) and table.time is not None
     on = write.on or table.time
@@ -164,11 +167,15 @@ def _touched(job: Job, table: Table, changes: Changes) -> str:
         begins |= {str(b) for b in found if b is not None}
         undated |= None in found
     job.tell("note", f"{len(begins)} slices touched", slices=sorted(begins))
-    time = f"CAST({quote(table.time)} AS TIMESTAMP)"
     length = f"INTERVAL {write.lookback + 1} {write.every.upper()}"
-    tests = [f"({time} >= TIMESTAMP {literal(b)} AND {time} < TIMESTAMP {literal(b)} + {length})" for b in sorted(begins)]
-    tests += [f"{time} IS NULL"] if undated else []
-    return f"({' OR '.join(tests) or 'false'})"
+
+    def condition(of: str) -> str:
+        time = f"CAST({of} AS TIMESTAMP)"
+        tests = [f"({time} >= TIMESTAMP {literal(b)} AND {time} < TIMESTAMP {literal(b)} + {length})" for b in sorted(begins)]
+        tests += [f"{time} IS NULL"] if undated else []
+        return f"({' OR '.join(tests) or 'false'})"
+
+    return condition
 
 
 # -- computing ------------------------------------------------------------------------------------------------------
@@ -307,15 +314,15 @@ def _merged(job: Job, table: Table, batch: Batch, current: Scan | None) -> Batch
     files = session.write(f"SELECT {columns} FROM _changed", draft) if changed.num_rows else ()
     stays = _others(job, table, draft.schema, current, paths) if paths else None
     kept = session.write(stays, draft) if stays else ()
-    unmoved = int(
-        _count(
-            job,
-            f"SELECT b.* FROM _batch b ANTI JOIN _changed c ON {' AND '.join(f'b.{quote(n)} IS NOT DISTINCT FROM c.{quote(n)}' for n in names)}",
-        )
-    )
-    again = read - unmoved - changed.num_rows
+    keys = f"SELECT DISTINCT {key} FROM _batch"
+    with_b = [" AND ".join(f"{t}.{quote(k)} IS NOT DISTINCT FROM b.{quote(k)}" for k in table.key) for t in "cm"]
+    older = int(_count(job, f"SELECT 1 FROM ({keys}) b ANTI JOIN _changed c ON {with_b[0]} SEMI JOIN _met m ON {with_b[1]}"))
     note = {"inserted": inserted, "updated": updated}
-    job.steps.append(Step("merge", read, changed.num_rows, duplicate=unmoved + again, note=note))
+    duplicate = read - int(_count(job, keys)) + older
+    job.steps.append(Step("merge", read, sum(f.rows for f in files), duplicate=duplicate, note=note))
+    if stays:
+        rows = int(_count(job, "SELECT 1 FROM _moving"))
+        job.steps.append(Step("replace", rows, sum(f.rows for f in kept), filtered={"updated": updated} if updated else {}))
     return replace(batch, files=files, kept=kept, remove=tuple(paths))
 
 

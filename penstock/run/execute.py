@@ -16,6 +16,7 @@ from penstock.ground.clock import iso
 from penstock.ground.digest import digest
 from penstock.ground.errors import Busy, Fenced, PenstockError, StorageFull
 from penstock.ground.failpoints import reach
+from penstock.ground.names import rejected_name
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
 from penstock.ports.state import Claim, State
@@ -281,9 +282,10 @@ def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
         snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
         if snapshot is None:
             continue
-        now = runtime.clock.now()
+        now, aside = runtime.clock.now(), runtime.lake.snapshot(rejected_name(name))
         body = {
             **record.body,
+            "aside": aside.version if aside else None,
             "version": snapshot.version,
             "parent": snapshot.parent,
             "rows": snapshot.rows,

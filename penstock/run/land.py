@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,10 +11,10 @@ from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote, rejected_name
 from penstock.plan.records import FileSeen
 from penstock.ports.engine import Loaded, RawFile, RawFiles
-from penstock.ports.lake import DataFile, Draft, Scan
+from penstock.ports.lake import Draft, Scan
 from penstock.run import rejected
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, published, unchanged
+from penstock.run.publish import Batch, audited, final_audit, moved, published, standing_rows, unchanged
 from penstock.run.runtime import Job, Outcome
 from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_record, widened
 from penstock.spec.sources import Database, Files, format_by_name
@@ -42,11 +42,18 @@ def land_files(job: Job) -> Outcome:
     work = job.action.files
     labels = sorted({*work.new, *work.changed} if job.part else listed)
     taken = [listed[label] for label in labels if label in listed]
-    dropped = set(work.changed) | (set(work.gone) if asset.gone == "drop" else set()) if job.part else set()
+    vanished = set(work.gone) - set(listed)
+    forgotten = vanished if asset.gone == "drop" else set()
+    dropped = (set(work.changed) & set(listed)) | forgotten if job.part else set()
+    kept_gone = set() if job.part or not job.base else vanished - forgotten
     columns, options, taken, left_out = crawled(job, asset, taken)
-    if not taken and not dropped:
-        aside = {f.label: seen(job, f, "quarantined") for f in left_out}
-        return unchanged(job, extra={"listing": aside, "quarantined": [f.label for f in left_out]})
+    listing = {f.label: seen(job, f) for f in taken} | {f.label: seen(job, f, "quarantined") for f in left_out}
+    listing |= {label: {"gone": True} for label in forgotten}
+    if not taken and not dropped and job.base:
+        return unchanged(job, extra={"listing": listing, "quarantined": [f.label for f in left_out]})
+    current = job.runtime.lake.scan(job.name) if job.base else None
+    if kept_gone and current is not None:
+        columns = _with_older(columns, current.schema)
     draft = job.runtime.lake.draft(job.name, Schema((*columns.fields, Field(FILE_COLUMN, primitive("string")))), exact=not job.part)
     loaded = _loaded(job, asset, taken, columns, options, draft)
     reach("source.written")
@@ -54,18 +61,19 @@ def land_files(job: Job) -> Outcome:
     if loaded.rejected.num_rows:
         refused = (rejected.of_parse(job, loaded.rejected),)
     job.steps.append(Step("land", loaded.rows_read, sum(f.rows for f in loaded.files), rejected=_by_check(loaded.rejected)))
-    batch = Batch(draft, loaded.files, refused, remove=_replaces(job), whole=not job.part)
-    batch, audit = audited(job, batch, asset.checks, ())
-    current = None
-    if job.part:
-        current = job.runtime.lake.scan(job.name)
-        if dropped:
-            batch = _without_files(job, batch, current, dropped)
-        whole = final_audit(job, batch, asset.checks, (), current)
-        audit = audit if whole is None else replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
-    listing: dict[str, Any] = {f.label: seen(job, f, rows=loaded.per_file.get(f.label, 0)) for f in taken}
-    listing |= {f.label: seen(job, f, "quarantined") for f in left_out}
-    listing |= {label: {"gone": True} for label in dropped - set(listed)}
+    batch = Batch(draft, loaded.files, refused, remove=_replaces(job), whole=not job.part and not kept_gone)
+    gone = _from_files(dropped) if job.part else f"NOT ({_from_files(kept_gone)})"
+    standing = standing_rows(job, current, gone) if current is not None and (job.part or kept_gone) else ""
+    batch, audit = audited(job, batch, asset.checks, (), standing=standing)
+    if current is not None and job.part and dropped:
+        batch = _without_files(job, batch, current, dropped)
+    if kept_gone:
+        files = job.session.write(f"SELECT * FROM {standing}", draft)
+        batch = replace(batch, kept=files, outdated=f"file IS NULL OR NOT ({_from_files(kept_gone, 'file')})")
+    if (whole := final_audit(job, batch, asset.checks, (), current)) is not None:
+        audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
+    for file in taken:
+        listing[file.label]["rows"] = loaded.per_file.get(file.label, 0)
     extra = {
         "listing": listing,
         "crawl": schema_record(columns),
@@ -189,28 +197,21 @@ def recorded_files(heads: Mapping[str, Any], asset: str) -> dict[str, FileSeen]:
 
 
 def _without_files(job: Job, batch: Batch, current: Scan, labels: set[str]) -> Batch:
-    """Adds to a batch the removal of rows that came from some input files."""
-    condition = f"{quote(FILE_COLUMN)} IN ({', '.join(literal(label) for label in sorted(labels))})"
-    kept, remove, removed = moved(job, batch.draft, current, condition)
-    job.steps.append(Step("replace", current.rows, current.rows - removed, keeps=False, note={"rows of changed files": removed}))
-    return replace(batch, kept=kept, remove=remove)
+    """Adds to a batch the removal of rows that came from some input files, rejected ones too."""
+    kept, remove, step = moved(job, batch.draft, current, _from_files(labels))
+    job.steps += [step] if step else []
+    return replace(batch, kept=kept, remove=remove, outdated=_from_files(labels, "file"))
 
 
-def moved(job: Job, draft: Draft, current: Scan, condition: str) -> tuple[tuple[DataFile, ...], tuple[str, ...], int]:
-    """Takes rows that meet a condition out of the current version, by writing the other rows of their files again.
+def _from_files(labels: Collection[str], column: str = FILE_COLUMN) -> str:
+    """An SQL condition: a row came from one of these input files."""
+    return f"{quote(column)} IN ({', '.join(literal(label) for label in sorted(labels))})" if labels else "false"
 
-    Returns: files with the rows that stay, paths to remove, number of rows taken out.
-    """
-    session = job.session
-    session.bind("_current", current)
-    hit = session.rows(f"SELECT _path, count(*) FROM _current__all WHERE {condition} GROUP BY 1 ORDER BY 1")
-    if not hit:
-        return (), (), 0
-    paths = [str(path) for path, _ in hit]
-    here = set(paths)
-    session.bind("_moving", replace(current, files=tuple(f for f in current.files if f.path in here)))
-    kept = session.write(f"SELECT * FROM _moving WHERE ({condition}) IS NOT TRUE", draft)
-    return kept, tuple(paths), sum(int(n) for _, n in hit)
+
+def _with_older(columns: Schema, recorded: Schema) -> Schema:
+    """Columns of a load, and those that only rows of vanished files have."""
+    older = [Field(f.name, f.type) for f in recorded if f.name != FILE_COLUMN and f.name.lower() not in {c.name.lower() for c in columns}]
+    return Schema((*columns.fields, *older))
 
 
 def _by_check(found: pa.Table) -> dict[str, int]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from penstock.craft.quality.checks import Audit, audit_query, passing_query, verdict
+from penstock.craft.quality.checks import Audit, Result, audit_query, passing_query, verdict
 from penstock.ground.clock import iso
 from penstock.ground.errors import CheckFailed, GrainError
 from penstock.ground.failpoints import reach
+from penstock.ground.names import literal, quote, rejected_name
 from penstock.ports.lake import DataFile, Draft, Scan, Snapshot
 from penstock.run import rejected
 from penstock.run.ledger import Step, require_balance
@@ -28,6 +29,7 @@ class Batch:
         kept: files with rows that were published before and only moved; not audited again.
         remove: files of the current version that the commit takes out.
         whole: the version consists of `files` alone.
+        outdated: SQL over the rejected table, true for rows that this batch judges anew; "" if there are none.
     """
 
     draft: Draft
@@ -36,12 +38,13 @@ class Batch:
     kept: tuple[DataFile, ...] = ()
     remove: Sequence[str] | Literal["*"] = ()
     whole: bool = True
+    outdated: str = ""
 
 
-def audited(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str]) -> tuple[Batch, Audit]:
+def audited(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str], *, standing: str = "") -> tuple[Batch, Audit]:
     """Runs all checks over the new rows in one pass, and takes the rejected rows out of the files.
 
-    Only when a row is rejected are its file's other rows written again.
+    `standing` names the relation of published rows that stay beside the new ones: a rejecting `unique` minds them too. Only when a row is rejected are its file's other rows written again.
     Raises: CheckFailed(E3001), GrainError(E3003) for blocking checks; nothing has been published then.
     """
     reach("run.written")
@@ -55,6 +58,8 @@ def audited(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str])
         batch = _without_rejected(job, batch, checks, audit)
         if not audit.final:
             audit = _audited_again(job, batch, checks, key, audit)
+    if standing:
+        batch, audit = _without_known(job, batch, checks, audit, standing)
     reach("run.audited")
     return batch, audit
 
@@ -100,6 +105,70 @@ def _without_rejected(job: Job, batch: Batch, checks: Sequence[Check], audit: Au
     return replace(batch, files=files, refused=(*batch.refused, "SELECT * FROM _failing"))
 
 
+def _without_known(job: Job, batch: Batch, checks: Sequence[Check], audit: Audit, standing: str) -> tuple[Batch, Audit]:
+    """Rejects rows whose values a rejecting `unique` finds among the rows that were there before."""
+    uniques = [c for c in checks if c.kind == "unique" and c.outcome == "reject"]
+    if not uniques or not batch.files:
+        return batch, audit
+    session, schema = job.session, batch.draft.schema
+    session.files("_written", batch.files, schema)
+    meets = [
+        f"EXISTS (SELECT 1 FROM {standing} s WHERE {' AND '.join(f's.{quote(k)} = w.{quote(k)}' for k in c.columns)})" for c in uniques
+    ]
+    flags = ", ".join(f"{sql} AS _meets{i}" for i, sql in enumerate(meets))
+    session.define("_judged", f"SELECT w.*, {flags} FROM _written__all w")
+    fails = " OR ".join(f"_meets{i}" for i in range(len(uniques)))
+    names = ", ".join(f"CASE WHEN _meets{i} THEN {literal(c.name)} END" for i, c in enumerate(uniques))
+    told = [literal("an earlier row has the same " + ", ".join(c.columns)) for c in uniques]
+    reasons = ", ".join(f"CASE WHEN _meets{i} THEN {text} END" for i, text in enumerate(told))
+    columns = ", ".join(quote(n) for n in schema.names)
+    failing = f"SELECT concat_ws(', ', {names}) AS _check, concat_ws('; ', {reasons}) AS _reason, _path, _pos, {columns} FROM _judged WHERE {fails}"
+    session.bind("_known", session.read(rejected.of_failing(job, "_written__all", schema, failing)).read_all())
+    counts = {str(name): int(n) for name, n in session.rows('SELECT "check", count(*) FROM _known GROUP BY 1 ORDER BY 1')}
+    if not counts:
+        return batch, audit
+    files = session.write(f"SELECT {columns} FROM _judged WHERE NOT ({fails}) ORDER BY _path, _pos", batch.draft)
+    job.steps.append(Step("unique", sum(f.rows for f in batch.files), sum(f.rows for f in files), rejected=counts))
+    found = [
+        int(n) for n in session.rows(f"SELECT {', '.join(f'count(*) FILTER (_meets{i})' for i in range(len(uniques)))} FROM _judged")[0]
+    ]
+    more = {c.name: n for c, n in zip(uniques, found, strict=True) if n}
+    results = tuple(_with_failures(r, more.get(r.check.name, 0)) for r in audit.results)
+    return replace(batch, files=files, refused=(*batch.refused, "SELECT * FROM _known")), replace(audit, results=results)
+
+
+def _with_failures(result: Result, more: int) -> Result:
+    failures = result.failures + more
+    text = f"{result.check.name}: {failures:,} row{'s fail' if failures > 1 else ' fails'}"
+    return replace(result, passed=False, failures=failures, measured=failures, text=text) if more else result
+
+
+def standing_rows(job: Job, current: Scan, gone: str) -> str:
+    """Names the rows of the current version that stay: those that do not meet a condition."""
+    job.session.bind("_before", current)
+    job.session.define("_standing", f"SELECT * FROM _before WHERE ({gone}) IS NOT TRUE")
+    return "_standing"
+
+
+def moved(job: Job, draft: Draft, current: Scan, condition: str) -> tuple[tuple[DataFile, ...], tuple[str, ...], Step | None]:
+    """Takes rows that meet a condition out of the current version, by writing the other rows of their files again.
+
+    Returns: files with the rows that stay, paths to remove, and the ledger's step; None if no row meets the condition.
+    """
+    session = job.session
+    session.bind("_current", current)
+    met = f"count(*) FILTER (WHERE {condition})"
+    hit = session.rows(f"SELECT _path, count(*), {met} FROM _current__all GROUP BY 1 HAVING {met} > 0 ORDER BY 1")
+    if not hit:
+        return (), (), None
+    paths = [str(path) for path, _, _ in hit]
+    here = set(paths)
+    session.bind("_moving", replace(current, files=tuple(f for f in current.files if f.path in here)))
+    kept = session.write(f"SELECT * FROM _moving WHERE ({condition}) IS NOT TRUE", draft)
+    rows, gone = (sum(int(row[i]) for row in hit) for i in (1, 2))
+    return kept, tuple(paths), Step("replace", rows, sum(f.rows for f in kept), filtered={"made again or gone": gone})
+
+
 def final_audit(job: Job, batch: Batch, checks: Sequence[Check], key: Sequence[str], current: Scan | None) -> Audit | None:
     """Checks that speak of the whole table, over what it will be after the commit. None if the batch is the whole table."""
     wide = [c for c in checks if not c.of_rows or (c.kind == "unique" and c.outcome != "reject")]
@@ -129,7 +198,7 @@ def published(
     body = body_of(job, batch, audit, extra or {})
     state, now = job.runtime.state, job.runtime.clock.now()
     state.append("pending", job.name, body, at=now, claim=job.claim)
-    _publish_rejected(job, batch)
+    aside = _publish_rejected(job, batch)
     reach("run.rejected_committed")
     snapshot = job.runtime.lake.commit(
         batch.draft,
@@ -149,15 +218,39 @@ def published(
     reach("run.published")
     if export is not None:
         export(job)
-    return recorded(job, snapshot, body)
+    return recorded(job, snapshot, {**body, "aside": aside})
 
 
-def _publish_rejected(job: Job, batch: Batch) -> None:
-    drafted = rejected.draft(job.runtime.lake, job.name)
+def _publish_rejected(job: Job, batch: Batch) -> str | None:
+    """Publishes a job's rejected rows before its good ones: a crash in between leaves orphans that the next commit takes out.
+
+    Rows that the batch judges anew leave: all of them if the asset was computed whole. Returns the newest version, None if there
+    never was a rejected row. Repeat: the same token commits once.
+    """
+    lake, table = job.runtime.lake, rejected_name(job.name)
+    newest = lake.snapshot(table)
+    if newest is None and not batch.refused:
+        return None
+    drafted = rejected.draft(lake, job.name)
     files: tuple[DataFile, ...] = ()
+    remove: Sequence[str] | Literal["*"] = ()
     if batch.refused:
         files = job.session.write(" UNION ALL BY NAME ".join(batch.refused), drafted)
-    rejected.publish(job, drafted, files, everything=batch.whole)
+    if newest is not None and batch.whole:
+        remove = "*" if newest.rows else ()
+    elif newest is not None:
+        lost = rejected.orphans(job, newest)
+        scan = lake.scan(table)
+        stays = replace(scan, files=tuple(f for f in scan.files if f.path not in lost))
+        kept, gone, _ = moved(job, drafted, stays, batch.outdated) if batch.outdated else ((), (), None)
+        files, remove = (*kept, *files), (*lost, *gone)
+    if newest is not None and not files and not remove:
+        return newest.version
+    done = lake.commit(
+        drafted, files, token=job.token + rejected.TOKEN, remove=remove, summary={"run": job.run, "asset": job.name},
+        operation="overwrite" if remove else "append",
+    )  # fmt: skip
+    return done.version
 
 
 def body_of(job: Job, batch: Batch, audit: Audit, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +297,7 @@ def listing_entries(asset: str, body: Mapping[str, Any]) -> list[tuple[str, str,
 
 def unchanged(job: Job, audit_results: Sequence[Mapping[str, Any]] = (), *, extra: Mapping[str, Any] | None = None) -> Outcome:
     """Records that the newest version is also right for today's inputs and definition."""
+    require_balance(job.name, job.steps)
     now = job.runtime.clock.now()
     body = {
         **job.base,

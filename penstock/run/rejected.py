@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.craft.quality.checks import failing_query
 from penstock.ground.names import literal, quote, rejected_name
-from penstock.ports.lake import DataFile, Draft, Lake, Snapshot
+from penstock.ports.lake import Draft, Lake, Snapshot
 from penstock.run.runtime import Job
 from penstock.spec.checks import Check
 from penstock.spec.schema import Schema, schema_of
@@ -23,6 +23,10 @@ COLUMNS = schema_of(
 )  # fmt: skip
 
 
+#: Ends the token of the commit of rejected rows that belongs to a version's own commit.
+TOKEN = ":rejected"
+
+
 def of_parse(job: Job, found: pa.Table) -> str:
     """Binds rows that could not be read; returns a query of them in rejected form."""
     job.session.bind("_unread", found)
@@ -31,7 +35,11 @@ def of_parse(job: Job, found: pa.Table) -> str:
 
 def of_checks(job: Job, relation: str, schema: Schema, checks: Sequence[Check]) -> str:
     """A query of the rows of a relation that fail rejecting checks, in rejected form."""
-    failing = failing_query(relation, checks, schema)
+    return of_failing(job, relation, schema, failing_query(relation, checks, schema))
+
+
+def of_failing(job: Job, relation: str, schema: Schema, failing: str) -> str:
+    """A query of rows in rejected form; `failing` gives them with `_check`, `_reason`, `_path` and `_pos`."""
     values = ", ".join(f"{quote(f.name)} := CAST({quote(f.name)} AS VARCHAR)" for f in schema)
     file = "CAST(NULL AS VARCHAR) AS file, CAST(NULL AS BIGINT) AS position"
     if "_file" in schema:
@@ -59,33 +67,21 @@ def draft(lake: Lake, asset: str) -> Draft:
     return lake.draft(rejected_name(asset), COLUMNS)
 
 
-def publish(job: Job, drafted: Draft, files: Sequence[DataFile], *, everything: bool) -> Snapshot | None:
-    """Publishes a job's rejected rows before its good ones: a crash in between leaves a batch that the next commit takes out.
-
-    With `everything` the asset was computed whole, so older rejected rows are history and leave the current version.
-    Repeat: the same token commits once.
-    """
-    lake, table = job.runtime.lake, rejected_name(job.name)
-    newest = lake.snapshot(table)
-    if newest is None and not files:
-        return None
-    remove: Sequence[str] | str = "*" if everything else _orphans(job, newest)
-    if not files and (not remove or (newest is not None and newest.rows == 0)):
-        return newest
-    return lake.commit(
-        drafted,
-        files,
-        token=f"{job.token}:rejected",
-        remove="*" if remove == "*" and newest is not None else [r for r in remove if r != "*"],
-        summary={"run": job.run, "asset": job.name},
-        operation="overwrite" if remove else "append",
-    )
+def orphans(job: Job, newest: Snapshot | None) -> tuple[str, ...]:
+    """Files of the newest commit if it was made for a version that was never published, and not for this piece of work."""
+    if newest is None or not newest.token.endswith(TOKEN) or newest.token == job.token + TOKEN:
+        return ()
+    if newest.version == job.base.get("aside"):
+        return ()
+    return tuple(f.path for f in job.runtime.lake.changes(newest.table, since=newest.parent, until=newest.version).added.files)
 
 
-def _orphans(job: Job, newest: Snapshot | None) -> list[str]:
-    """Files of the newest commit, if the asset's version it was made for was never published and this is another batch."""
-    if newest is None or newest.token in ("", f"{job.token}:rejected", f"{job.base.get('token')}:rejected"):
-        return []
-    if newest.token.endswith(":replayed"):
-        return []
-    return [f.path for f in job.runtime.lake.changes(newest.table, since=newest.parent, until=newest.version).added.files]
+def value_of(column: str, kind: str) -> str:
+    """SQL over the rejected table: a column's value in a row that failed a check, read as an engine's type; null if it cannot be."""
+    return f"TRY_CAST({text_of(column)} AS {kind})"
+
+
+def text_of(column: str) -> str:
+    """SQL over the rejected table: a column's value, as text, in a row that failed a check."""
+    path = '$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"json_extract_string(original, {literal(path)})"

@@ -103,12 +103,12 @@ def _replayed(job: Job, tried: int) -> ReplayReport:
         if landed
         else None
     )
-    _keep_still_rejected(job, batch)
+    aside = _keep_still_rejected(job, batch)
     now = job.runtime.clock.now()
     body = {
         **job.base, **(version_of(snapshot) if snapshot else {}), "contract": job.declared.contract, "run": job.run, "at": iso(now),
         "token": job.token if snapshot else job.base.get("token"), "ledger": [s.record() for s in job.steps], "reasons": ["replay"],
-        "rejected": sum(still.values()), "rows_in": tried,
+        "rejected": sum(still.values()), "rows_in": tried, "aside": aside,
     }  # fmt: skip
     job.runtime.state.append("asset", job.name, body, at=now, claim=job.claim)
     return ReplayReport(job.name, tried, landed, still, str(body["version"]))
@@ -167,9 +167,10 @@ def _still(job: Job, batch: Batch) -> list[tuple[Any, ...]]:
     return job.session.rows('SELECT "check", count(*) FROM _still GROUP BY 1 ORDER BY 1')
 
 
-def _keep_still_rejected(job: Job, batch: Batch) -> None:
+def _keep_still_rejected(job: Job, batch: Batch) -> str:
     drafted = rejected.draft(job.runtime.lake, job.name)
     files = job.session.write("SELECT * FROM _still", drafted) if batch.refused else ()
-    job.runtime.lake.commit(
+    done = job.runtime.lake.commit(
         drafted, files, token=f"{job.token}:replayed", remove="*", summary={"run": job.run, "asset": job.name}, operation="overwrite"
     )
+    return done.version

@@ -1,0 +1,275 @@
+"""Runs under adverse circumstances: what came in parts is what one computation of everything gives, and nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.ground.errors import SettingsError
+
+HEADER = "id,amount,ts\n"
+
+
+def ids(shop: Any, table: str, column: str = "id") -> list[Any]:
+    return [r[column] for r in shop.rows(f'SELECT "{column}" FROM {table} ORDER BY 1')]
+
+
+def aside(shop: Any, asset: str) -> list[str]:
+    return [r["original"] for r in shop.rows(f"SELECT original FROM {asset}__rejected ORDER BY 1")]
+
+
+LOG = """
+raw = ps.files("data/*.csv")
+
+@ps.table(write=ps.append(), checks=[ps.between("amount", 0, 100)])
+def log(raw):
+    return ps.sql("SELECT id, amount FROM raw")
+"""
+
+
+def test_rejected_rows_stay_after_a_batch_without_any(shop: Any) -> None:
+    shop.pipeline(LOG)
+    for name, rows in (("a", "1,999,2026-01-01\n"), ("b", "2,5,2026-01-02\n"), ("c", "3,5,2026-01-03\n"), ("d", "4,888,2026-01-03\n")):
+        shop.write(f"data/{name}.csv", HEADER + rows)
+        shop.made()
+    assert len(aside(shop, "log")) == 2
+
+
+def test_rejected_rows_of_a_merge_that_changes_nothing_are_kept(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table(key="id", time="ts", write=ps.merge(), checks=[ps.between("amount", 0, 100)])
+def newest(raw):
+    return ps.sql("SELECT id, amount, ts FROM raw")
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n")
+    shop.made()
+    shop.write("data/b.csv", HEADER + "2,999,2026-01-01\n")
+    shop.made()
+    assert len(aside(shop, "newest")) == 1
+
+
+def test_a_changed_file_takes_its_rejected_rows_along(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv", columns={"id": "long", "amount": "long"}, checks=[ps.between("amount", 0, 100)])\n')
+    shop.write("data/a.csv", "id,amount\n1,999\n2,x\n3,3\n")
+    shop.write("data/b.csv", "id,amount\n4,4\n5,555\n")
+    shop.made()
+    assert len(aside(shop, "raw")) == 3
+    shop.write("data/a.csv", "id,amount\n1,99\n2,y\n3,3\n6,6\n")
+    shop.made()
+    assert [o for o in aside(shop, "raw") if "999" in o or "2,x" in o] == []
+    assert len(aside(shop, "raw")) == 2
+    assert ids(shop, "raw") == [1, 3, 4, 6]
+
+
+def test_slices_made_again_take_their_rejected_rows_along(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table(time="day", write=ps.slices("day", of="raw", on="ts"), checks=[ps.between("n", 2, 100)])
+def daily(raw):
+    return ps.sql("SELECT date_trunc('day', ts) AS day, count(*) AS n FROM raw GROUP BY 1")
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01T10:00:00\n2,5,2026-01-02T10:00:00\n")
+    shop.made()
+    assert len(aside(shop, "daily")) == 2
+    shop.write("data/b.csv", HEADER + "3,5,2026-01-01T11:00:00\n")
+    shop.made()
+    assert len(shop.rows("SELECT * FROM daily")) == 1
+    assert len(aside(shop, "daily")) == 1
+
+
+@pytest.mark.parametrize("write", ["write=ps.append(), ", ""])
+def test_unique_also_looks_at_rows_that_were_there(shop: Any, write: str) -> None:
+    shop.pipeline(f"""
+raw = ps.files("data/*.csv")
+
+@ps.table({write}checks=[ps.unique("id")])
+def log(raw):
+    return ps.sql("SELECT id, amount FROM raw")
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n")
+    shop.made()
+    shop.write("data/b.csv", HEADER + "1,6,2026-01-02\n2,7,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "log") == [1, 2]
+    assert len(aside(shop, "log")) == 1
+
+
+def test_unique_in_a_source_looks_at_earlier_files(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv", checks=[ps.unique("id")])\n')
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n")
+    shop.made()
+    shop.write("data/b.csv", HEADER + "1,6,2026-01-02\n2,7,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "raw") == [1, 2]
+
+
+def test_replay_lands_no_duplicate(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table(checks=[ps.unique("id")])
+def log(raw):
+    return ps.sql("SELECT id, amount FROM raw")
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n1,6,2026-01-01\n")
+    shop.made()
+    with shop.open() as project:
+        done = project.replay("log")
+    assert (done.tried, done.landed) == (1, 0)
+    assert ids(shop, "log") == [1]
+
+
+def test_where_by_an_alias(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table
+def twice(raw):
+    return ps.sql("SELECT id, amount * 2 AS double FROM raw WHERE double > 10")
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n2,6,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "twice") == [2]
+
+
+def test_parameters_whose_names_begin_alike(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table
+def part_of(raw, *, a: int = 5, ab: int = 5):
+    return ps.sql("SELECT id, $a AS a FROM raw WHERE amount > $ab", a=a, ab=ab)
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n2,6,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "part_of") == [2]
+
+
+@pytest.mark.parametrize("default", ["(1, 2)", "__import__('datetime').date(2026, 1, 1)", "1.5", "None", "'x'"])
+def test_parameters_of_any_kind_stay_fresh(shop: Any, default: str) -> None:
+    shop.pipeline(f"""
+raw = ps.files("data/*.csv")
+
+@ps.table
+def part_of(raw: "pyarrow.Table", *, which={default}):
+    return raw
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n")
+    shop.made()
+    assert shop.run().nothing
+
+
+def test_a_lazy_frame_that_fails_is_the_users_error(shop: Any) -> None:
+    shop.pipeline("""
+import polars as pl
+raw = ps.files("data/*.csv")
+
+@ps.table
+def part_of(raw: pl.LazyFrame):
+    return raw.select(pl.col("nope"))
+""")
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n")
+    assert shop.failed("part_of")["code"] == "E5001"
+
+
+def test_lazy_frames_have_columns_with_underscores(shop: Any) -> None:
+    shop.pipeline("""
+import polars as pl
+raw = ps.files("data/*.csv")
+
+@ps.table
+def part_of(raw: pl.LazyFrame):
+    return raw
+""")
+    shop.write("data/a.csv", "id,_note\n1,x\n")
+    shop.made()
+    assert shop.rows("SELECT * FROM part_of") == [{"id": 1, "_note": "x"}]
+
+
+def test_all_files_quarantined_at_first(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv", columns={"id": "long"}, drift="quarantine")\n')
+    shop.write("data/a.csv", "nope\n1\n")
+    report = shop.run()
+    assert report.results[0].status in ("made", "failed")
+
+
+def test_a_file_that_comes_back_after_a_full_reload(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv")\n')
+    shop.write("data/a.csv", "id\n1\n")
+    path = shop.write("data/b.csv", "id\n2\n")
+    shop.made()
+    aside_path = path.rename(shop.folder / "b.csv")
+    shop.pipeline('raw = ps.files("data/*.csv", nulls=["-"])\n')
+    shop.made()
+    assert ids(shop, "raw") == [1, 2]
+    aside_path.rename(path)
+    shop.made()
+    assert ids(shop, "raw") == [1, 2]
+
+
+def test_two_projects_in_one_process(workshop_at: Any, tmp_path: Any) -> None:
+    shops = [workshop_at(tmp_path / name) for name in "ab"]
+    for shop, name in zip(shops, "ab", strict=True):
+        shop.folder.mkdir()
+        shop.write("names.py", f"NAME = {name!r}\n")
+        shop.pipeline(f"from names import NAME\n\n@ps.table\ndef {name}():\n    return ps.sql(f\"SELECT '{{NAME}}' AS n\")\n")
+    for shop, name in [*zip(shops, "ab", strict=True)] * 2:
+        with shop.open() as project:
+            assert list(project.graph.nodes) == [name]
+            project.run(force=True)
+            assert project.query(f"SELECT n FROM {name}").rows() == [{"n": name}]
+
+
+@pytest.mark.parametrize("folder", ["it's", 'a "quoted" place', "with [brackets] *", "spa ce", "per%20cent", "ümlaut"])
+def test_projects_in_odd_places(workshop_at: Any, tmp_path: Any, folder: str) -> None:
+    shop = workshop_at(tmp_path / folder)
+    shop.folder.mkdir()
+    shop.pipeline(LOG)
+    shop.write("data/a.csv", HEADER + "1,999,2026-01-01\n2,2,2026-01-01\n")
+    shop.made()
+    shop.write("data/b.csv", HEADER + "3,999,2026-01-01\n4,2,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "log") == [2, 4]
+    assert (shop.folder / ".penstock/lake").is_dir()
+
+
+@pytest.mark.parametrize("folder", ["q?uestion", "a#b"])
+def test_places_that_other_engines_cannot_open_are_refused(workshop_at: Any, tmp_path: Any, folder: str) -> None:
+    shop = workshop_at(tmp_path / folder)
+    shop.folder.mkdir()
+    shop.pipeline(LOG)
+    shop.write("data/a.csv", HEADER + "1,9,2026-01-01\n")
+    with pytest.raises(SettingsError, match="cannot open a lake under such a path"):
+        shop.run()
+
+
+def test_rows_of_a_vanished_file_stay_with_their_columns_and_rejects(shop: Any) -> None:
+    text = 'raw = ps.files("data/*.csv", checks=[ps.between("id", 0, {high})])\n'
+    shop.pipeline(text.format(high=10))
+    shop.write("data/a.csv", "id\n1\n50\n")
+    path = shop.write("data/b.csv", "id,note\n2,x\n99,y\n")
+    shop.made()
+    path.unlink()
+    shop.pipeline(text.format(high=60))
+    shop.made()
+    assert shop.rows("SELECT id, note FROM raw ORDER BY id") == [{"id": 1, "note": None}, {"id": 2, "note": "x"}, {"id": 50, "note": None}]
+    assert [r["file"] for r in shop.rows("SELECT file FROM raw__rejected")] == ["data/b.csv"]
+    assert shop.run().nothing
+
+
+def test_a_vanished_file_that_is_dropped_comes_back(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv", gone="drop")\n')
+    shop.write("data/a.csv", "id\n1\n")
+    path = shop.write("data/b.csv", "id\n2\n")
+    shop.made()
+    away = path.rename(shop.folder / "b.csv")
+    shop.made()
+    assert ids(shop, "raw") == [1]
+    assert shop.run().nothing
+    away.rename(path)
+    shop.made()
+    assert ids(shop, "raw") == [1, 2]

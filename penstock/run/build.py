@@ -12,13 +12,14 @@ from penstock.craft.temporal.windows import feature_query
 from penstock.ground.errors import DefinitionError, PenstockError, QueryError, UserCodeError, did_you_mean
 from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
+from penstock.ports.engine import Session
 from penstock.ports.lake import Changes, Scan
 from penstock.run import forms, rejected
 from penstock.run.export import write_rows
 from penstock.run.land import FILE_COLUMN
 from penstock.run.ledger import Step
 from penstock.run.publish import Batch, audited, final_audit, moved, published, standing_rows, unchanged
-from penstock.run.runtime import Job, Outcome, snapshot_for
+from penstock.run.runtime import Event, Job, Outcome, Runtime, snapshot_for
 from penstock.spec.features import Features
 from penstock.spec.schema import Schema
 from penstock.spec.spans import seconds
@@ -104,11 +105,16 @@ def build_table(job: Job, table: Table) -> Outcome:
 def exported(job: Job) -> None:
     """Writes a table's copies outside the lake from the version just committed."""
     assert isinstance(job.node.asset, Table)
-    scan = job.runtime.lake.scan(job.name)
-    for export in job.node.asset.exports:
-        job.session.bind("_exported", scan)
-        rows = write_rows(job.session.read("SELECT * FROM _exported"), job.runtime.root / export.to)
-        job.tell("note", f"{rows:,} rows written to {export.to}")
+    export_table(job.node.asset, job.runtime, job.session)
+
+
+def export_table(table: Table, runtime: Runtime, session: Session) -> None:
+    """Writes a table's copies outside the lake from its newest version."""
+    scan = runtime.lake.scan(table.name)
+    for export in table.exports:
+        session.bind("_exported", scan)
+        rows = write_rows(session.read("SELECT * FROM _exported"), runtime.root / export.to)
+        runtime.tell(Event("note", table.name, f"{rows:,} rows written to {export.to}"))
 
 
 # -- inputs ---------------------------------------------------------------------------------------------------------

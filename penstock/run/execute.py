@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,9 +20,11 @@ from penstock.ground.names import rejected_name
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
 from penstock.ports.state import Claim, State
+from penstock.run.build import export_table
 from penstock.run.land import recorded_files
-from penstock.run.publish import listing_entries
+from penstock.run.publish import listing_entries, version_of
 from penstock.run.runtime import Event, Job, Outcome, Runtime
+from penstock.spec.tables import Table
 
 #: Seconds a claim holds without a sign of life; renewed three times in that span.
 LEASE_S = 15.0
@@ -100,7 +102,7 @@ def run(wanted: Wanted, runtime: Runtime, kinds: Kinds) -> RunReport:
             continue
         result = _one(node, wanted, runtime, run_id, made, versions, broken, kinds)
         results.append(result)
-        if result.body.get("version") and result.status in ("made", "unchanged", "refused"):
+        if result.body.get("version") and result.status != "failed":
             versions[node.name] = str(result.body["version"])
         if result.status in ("failed", "skipped") or node.name not in versions:
             broken[node.name] = result.status
@@ -117,20 +119,20 @@ def _one(
     if lost := [name for name in node.inputs if name in broken]:
         runtime.tell(Event("skipped", node.name, f"needs {', '.join(lost)}"))
         return AssetResult(node.name, node.kind, "skipped", reasons=(f"{', '.join(lost)} has no version to use",))
-    action = decide(
-        wanted.declared[node.name], made.get(node.name), wanted.seen.get(node.name), versions,
-        forced=node.name in wanted.force, look=node.name in wanted.looks,
-    )  # fmt: skip
+    action = decided(node, wanted, made.get(node.name), versions)
     reasons = tuple(r.text for r in action.reasons)
     if not action.works:
         return AssetResult(node.name, node.kind, "fresh", reasons=reasons)
     tick = runtime.clock.tick()
     runtime.tell(Event("started", node.name, "; ".join(reasons), {"kind": node.kind, "mode": action.mode}))
     try:
-        outcome = _worked(node, wanted, action, runtime, run_id, versions, kinds)
+        outcome = _worked(node, wanted, runtime, run_id, versions, kinds)
     except (PenstockError, OSError) as error:
         return _failed(node, runtime, error, runtime.clock.tick() - tick, reasons)
     seconds = round(runtime.clock.tick() - tick, 3)
+    if not outcome.body:
+        runtime.tell(Event("finished", node.name, "fresh", {"seconds": seconds, "status": "fresh"}))
+        return AssetResult(node.name, node.kind, "fresh", seconds, {"version": outcome.version}, reasons=("another run made it meanwhile",))
     status = "refused" if outcome.body.get("refused") else "made" if outcome.changed else "unchanged"
     runtime.tell(Event("finished", node.name, status, {**outcome.body, "seconds": seconds, "status": status}))
     return AssetResult(node.name, node.kind, status, seconds, outcome.body, reasons=reasons)
@@ -151,15 +153,33 @@ def _failed(node: Node, runtime: Runtime, error: Exception, seconds: float, reas
     return AssetResult(node.name, node.kind, "failed", round(seconds, 3), error=record, reasons=reasons)
 
 
-def _worked(
-    node: Node, wanted: Wanted, action: Action, runtime: Runtime, run_id: str, versions: Mapping[str, str], kinds: Kinds
-) -> Outcome:
-    """One asset under its claim, in one engine session."""
+def decided(node: Node, wanted: Wanted, made: Made | None, versions: Mapping[str, str]) -> Action:
+    """What to do with one asset, given what is recorded of it and the versions of its inputs."""
+    forced, look = node.name in wanted.force, node.name in wanted.looks
+    return decide(wanted.declared[node.name], made, wanted.seen.get(node.name), versions, forced=forced, look=look)
+
+
+def _newest(runtime: Runtime, names: Sequence[str]) -> dict[str, str]:
+    """The recorded versions of some assets."""
+    heads = {name: runtime.state.heads("asset", prefix=name).get(name) for name in names}
+    return {name: str(head.body["version"]) for name, head in heads.items() if head is not None and head.body["version"]}
+
+
+def _worked(node: Node, wanted: Wanted, runtime: Runtime, run_id: str, versions: Mapping[str, str], kinds: Kinds) -> Outcome:
+    """One asset under its claim, in one engine session; decided again there, since another run may have worked on it meanwhile.
+
+    The outcome has an empty body if nothing is left to do.
+    """
     with claimed(runtime, f"asset:{node.name}", run_id) as claim:
         reach("run.claimed")
         head = runtime.state.heads("asset", prefix=node.name).get(node.name)
         base = dict(head.body) if head else {}
         declared = wanted.declared[node.name]
+        versions = {**versions, **_newest(runtime, node.inputs)}
+        listing = runtime.state.heads("listing", prefix=f"{node.name}/")
+        action = decided(node, wanted, made_of(node.name, base, listing) if base else None, versions)
+        if not action.works:
+            return Outcome(str(base["version"]), {}, changed=False)
         session = runtime.engine.session()
         try:
             token = f"{node.name}:{_work_digest(node, declared, action, base, versions, wanted.seen.get(node.name))}"
@@ -179,7 +199,7 @@ def _work_digest(
     seen: Mapping[str, FileSeen] | None,
 ) -> str:
     """Names a piece of work by all that decides its result, so that the same work after a crash is known again."""
-    inputs = {name: versions[name] for name in node.inputs}
+    inputs = {name: versions.get(name, "") for name in node.inputs}
     what = [declared.definition, declared.contract, declared.recorded_params, action.mode, inputs, _files_of(action, seen)]
     return digest([*what, base.get("version"), base.get("at")])
 
@@ -274,25 +294,43 @@ def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
     pending, assets = runtime.state.heads("pending"), runtime.state.heads("asset")
     found = []
     for name, record in pending.items():
-        head = assets.get(name)
-        if name not in graph.nodes or (head is not None and head.seq > record.seq):
+        if name not in graph.nodes or (name in assets and assets[name].seq > record.seq):
             continue
-        if getattr(graph.nodes[name].asset, "exports", ()):
-            continue  # done again instead: the commit is found by its token, and the copies outside are written
-        snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
-        if snapshot is None:
-            continue
-        now, aside = runtime.clock.now(), runtime.lake.snapshot(rejected_name(name))
-        body = {
-            **record.body,
-            "aside": aside.version if aside else None,
-            "version": snapshot.version,
-            "parent": snapshot.parent,
-            "rows": snapshot.rows,
-            "files": snapshot.files,
-            "at": iso(now),
-        }
-        runtime.state.append_all([("asset", name, body), *listing_entries(name, body)], at=now)
-        found.append(name)
-        runtime.tell(Event("note", name, "a version that an interrupted run had published was recorded"))
+        try:
+            with claimed(runtime, f"asset:{name}", runtime.ids.new()) as claim:
+                if _adopted(graph.nodes[name], runtime, claim):
+                    found.append(name)
+        except Busy:
+            continue  # that run is not dead but at work, and will record it itself
     return tuple(found)
+
+
+def _adopted(node: Node, runtime: Runtime, claim: Claim) -> bool:
+    """Records the newest version of an asset if it was committed and never recorded; its exports are written first."""
+    name = node.name
+    record, head = (runtime.state.heads(kind, prefix=name).get(name) for kind in ("pending", "asset"))
+    if record is None or (head is not None and head.seq > record.seq):
+        return False
+    snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
+    if snapshot is None:
+        return False
+    now, aside = runtime.clock.now(), runtime.lake.snapshot(rejected_name(name))
+    body = {**record.body, **version_of(snapshot), "aside": aside.version if aside else None, "at": iso(now)}
+    if isinstance(node.asset, Table) and node.asset.exports:
+        body["contract"] = _exported(node.asset, runtime) or body["contract"]
+    runtime.state.append_all([("asset", name, body), *listing_entries(name, body)], at=now, claim=claim)
+    runtime.tell(Event("note", name, "a version that an interrupted run had published was recorded"))
+    return True
+
+
+def _exported(table: Table, runtime: Runtime) -> str:
+    """Writes a table's exports. Returns "" or, if they fail, a contract that no table has, so that the next run tries again."""
+    session = runtime.engine.session()
+    try:
+        export_table(table, runtime, session)
+    except (PenstockError, OSError) as error:
+        runtime.tell(Event("note", table.name, f"its exports could not be written: {error}"))
+        return "(exports are missing)"
+    finally:
+        session.close()
+    return ""

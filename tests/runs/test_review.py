@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
+from penstock.ground import failpoints
 from penstock.ground.errors import SettingsError
 
 HEADER = "id,amount,ts\n"
@@ -273,3 +275,49 @@ def test_a_vanished_file_that_is_dropped_comes_back(shop: Any) -> None:
     away.rename(path)
     shop.made()
     assert ids(shop, "raw") == [1, 2]
+
+
+# -- several runs, and runs that died ---------------------------------------------------------------------------------
+def test_a_run_that_planned_before_another_finished_lands_nothing_twice(shop: Any) -> None:
+    shop.pipeline(LOG)
+    shop.write("data/a.csv", HEADER + "1,1,2026-01-01\n")
+    shop.made()
+    shop.write("data/b.csv", HEADER + "2,2,2026-01-01\n")
+    waiting = [shop.made]
+    project = shop.open()
+    project.listener = lambda event: waiting.pop()() if event.kind == "started" and waiting else None  # before it has its claim
+    assert [r.status for r in project.run().results] == ["fresh", "fresh"]
+    assert not waiting
+    assert ids(shop, "raw") == [1, 2]
+    assert ids(shop, "log") == [1, 2]
+    assert shop.run().nothing
+
+
+def test_runs_at_the_same_time_lose_and_double_nothing(shop: Any) -> None:
+    shop.pipeline(LOG)
+    for i in range(3):
+        shop.write(f"data/{i}.csv", HEADER + f"{i},1,2026-01-01\n")
+        projects = [shop.open() for _ in range(3)]
+        threads = [threading.Thread(target=project.run) for project in projects]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for project in projects:
+            project.close()
+    shop.made()
+    assert ids(shop, "raw") == [0, 1, 2]
+    assert ids(shop, "log") == [0, 1, 2]
+    assert shop.run().nothing
+
+
+def test_exports_of_an_interrupted_run_are_written_and_nothing_doubled(shop: Any) -> None:
+    shop.pipeline(LOG.replace("write=ps.append()", 'write=ps.append(), export="out/log.csv"'))
+    shop.write("data/a.csv", HEADER + "1,1,2026-01-01\n")
+    with failpoints.armed("run.published", at=2), pytest.raises(failpoints.FailpointError):
+        shop.run()
+    shop.write("data/b.csv", HEADER + "2,2,2026-01-01\n")
+    shop.made()
+    assert ids(shop, "log") == [1, 2]
+    assert (shop.folder / "out/log.csv").read_text().splitlines()[1:] == ["1,1", "2,2"]
+    assert shop.run().nothing

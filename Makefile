@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-services test-faults docs bench soak lock clean
+.PHONY: help setup demo check test test-services test-faults docs bench bench-peers soak lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ docs: .venv/.dev ## run every code block of the docs, then build the site into s
 bench: .venv/.dev ## measure; one JSON line per figure
 	$(BIN)/python -m bench
 
+bench-peers: .venv/.dev ## the same work by Spark, Feast, MLflow and Redis; about 2 GB of packages, needs Java 17 or 21 and redis-server
+	$(BIN)/python -m bench.peers
+
 soak: .venv/.dev ## the fault tests again and again, in new orders, for SOAK_S seconds (3600) or until one fails
 	@end=$$(($$(date +%s) + $(SOAK_S))); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do $(PYTEST) -m fault || exit 1; rounds=$$((rounds + 1)); done; \
@@ -54,6 +57,8 @@ lock: ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(LOCK) --extra all --group dev pyproject.toml --output-file requirements/dev.lock
 	$(LOCK) --extra learn --group build pyproject.toml --constraints requirements/dev.lock --output-file requirements/demo.lock
 	$(LOCK) --group services --constraints requirements/dev.lock --output-file requirements/services.lock
+	for peer in spark flights_seeds; do uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	  --custom-compile-command "make lock" bench/peers/$$peer.in --output-file bench/peers/$$peer.txt; done
 
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 

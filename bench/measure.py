@@ -32,14 +32,18 @@ class Measured:
     said: dict[str, Any] = field(default_factory=dict)
 
 
-def child(code: str, *args: object, env: dict[str, str] | None = None) -> Measured:
+def child(code: str, *args: object, env: dict[str, str] | None = None, python: str | Path = sys.executable) -> Measured:
     """Runs Python code as a process of its own; its last line of output is JSON with at least `work` (seconds).
 
+    Args: python: another interpreter than this one.
     Peak: sum of resident memory over the process tree, looked at every 20 ms (shared pages count once per process).
     """
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, env={**{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}, **(env or {})}, cwd=ROOT
+        [str(python), "-c", code, *map(str, args)],
+        stdout=subprocess.PIPE,
+        env={**{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}, **(env or {})},
+        cwd=ROOT,
     )
     peak = [0.0]
     over = threading.Event()
@@ -74,19 +78,23 @@ def compare(
     runs: int = 3,
     goal: float | None = None,
     warm: bool = True,
+    other: str = "bare",
     **more: Any,
 ) -> dict[str, Any]:
-    """Runs both in turn and prints the median ratio of their work; the first pair warms the disk's cache and does not count."""
+    """Runs both in turn and prints the median ratio of their work; the first pair warms the disk's cache and does not count.
+
+    Args: other: what the columns of the second are called.
+    """
     if warm:
         ours(), bare()
     pairs = [(ours(), bare()) for _ in range(runs)]
     ratios = sorted(a.work / b.work for a, b in pairs)
     line = {
         "contest": contest, "ratio": round(statistics.median(ratios), 3), "range": [round(ratios[0], 3), round(ratios[-1], 3)], "goal": goal,
-        "penstock_s": round(statistics.median(a.work for a, _ in pairs), 3), "bare_s": round(statistics.median(b.work for _, b in pairs), 3),
-        "penstock_wall_s": round(statistics.median(a.wall for a, _ in pairs), 3), "bare_wall_s": round(statistics.median(b.wall for _, b in pairs), 3),
-        "penstock_peak_mb": round(max(a.peak_mb for a, _ in pairs)), "bare_peak_mb": round(max(b.peak_mb for _, b in pairs)), "runs": runs,
-        "said": pairs[-1][0].said, "bare_said": pairs[-1][1].said, **more,
+        "penstock_s": round(statistics.median(a.work for a, _ in pairs), 3), f"{other}_s": round(statistics.median(b.work for _, b in pairs), 3),
+        "penstock_wall_s": round(statistics.median(a.wall for a, _ in pairs), 3), f"{other}_wall_s": round(statistics.median(b.wall for _, b in pairs), 3),
+        "penstock_peak_mb": round(max(a.peak_mb for a, _ in pairs)), f"{other}_peak_mb": round(max(b.peak_mb for _, b in pairs)), "runs": runs,
+        "said": pairs[-1][0].said, f"{other}_said": pairs[-1][1].said, **more,
     }  # fmt: skip
     emit(line)
     return line

@@ -1,0 +1,43 @@
+"""The whole flights loop by PySpark + Feast + MLflow + Redis (`flights_seeds.py`), against Penstock."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.contests.loop import OURS, data
+from bench.measure import CACHE, ROOT, Measured, child, compare
+from bench.peers.environment import environment, need, versions
+
+PARTS = ("pyspark", "feast", "mlflow", "redis", "scikit-learn", "duckdb", "pandas", "pyarrow")
+
+
+def main(*, quick: bool = False) -> list[dict[str, Any]]:
+    need("java", "redis-server")
+    python = environment("flights_seeds")
+    source = data(1)
+    program = Path(__file__).with_name("flights_seeds.py").read_text()
+    with tempfile.TemporaryDirectory(dir=CACHE) as place:
+        folder = Path(place)
+
+        def ours() -> Measured:
+            project = folder / "ours"
+            shutil.rmtree(project, ignore_errors=True)
+            project.mkdir()
+            shutil.copy(ROOT / "examples" / "flights" / "pipeline.py", project)
+            (project / "data").symlink_to(source)
+            return child(OURS, project)
+
+        def peer() -> Measured:
+            return child(program, source, folder / "peer", python=python)
+
+        line = compare(
+            "loop_x1", ours, peer, other="peer", runs=1 if quick else 3, warm=False,
+            who="PySpark local[2] + Feast (DuckDB store) + MLflow + Redis", versions=versions(python, PARTS),
+        )  # fmt: skip
+    said, peers = line["said"], line["peer_said"]
+    if (said["train_rows"], said["scores"]) != (peers["train_rows"], peers["scores"]) or abs(said["auc"] - peers["auc"]) >= 0.0005:
+        raise SystemExit(f"the results differ: {said} and {peers}")
+    return [line]

@@ -14,9 +14,9 @@ from penstock.ports.engine import Loaded, RawFile, RawFiles
 from penstock.ports.lake import Draft, Scan
 from penstock.run import rejected
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, moved, published, standing_rows, unchanged
+from penstock.run.publish import Batch, audited, final_audit, moved, published, require_passed, standing_rows, unchanged
 from penstock.run.runtime import Job, Outcome
-from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_record, widened
+from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_of, schema_record, widened
 from penstock.spec.sources import Database, Files, format_by_name
 
 if TYPE_CHECKING:
@@ -90,9 +90,14 @@ def _loaded(job: Job, asset: Files, files: Sequence[RawFile], columns: Schema, o
     """Reads files into the draft; nothing at all if only vanished files are to be dropped."""
     if files:
         return job.session.load(RawFiles(tuple(files), format_of(asset, files), columns, options, FILE_COLUMN), draft)
+    return Loaded((), 0, _no_rows(schema_of(check="string")), {})
+
+
+def _no_rows(schema: Schema) -> pa.Table:
+    """A table without rows and with columns of texts, whatever their types: nothing is read from it."""
     import pyarrow as pa
 
-    return Loaded((), 0, pa.table({"check": pa.array([], pa.string())}), {})
+    return pa.table({f.name: pa.array([], pa.string()) for f in schema})
 
 
 def format_of(asset: Files, files: Sequence[RawFile]) -> str:
@@ -244,19 +249,23 @@ def land_database(job: Job) -> Outcome:
     batch = Batch(draft, files, remove=_replaces(job), whole=not job.part)
     current = job.runtime.lake.scan(job.name) if job.base else None
     if job.part and current is not None:
-        batch = _new_rows(job, asset, batch, current)
+        batch, again = _new_rows(job, asset, batch, current)
         written = sum(f.rows for f in batch.files)
-        job.steps.append(Step("land", read, written, duplicate=_counted(job)))
+        job.steps.append(Step("land", read, written, duplicate=again))
         if not batch.files:
             return unchanged(job)
     else:
         job.steps.append(Step("land", read, read))
-    cursor = _newest(job, asset, batch)
-    batch, audit = audited(job, batch, asset.checks, ())
+    extra = {"crawl": schema_record(columns), "cursor": _newest(job, asset, batch)}
+    standing = standing_rows(job, current, "false") if job.part and current is not None else ""
+    batch, audit = audited(job, batch, asset.checks, (), standing=standing)
     if not job.part and current is not None and _same(job, batch, current):
+        require_passed(job, audit)
         job.steps[:] = [Step("land", read, 0, duplicate=read)]
-        return unchanged(job)
-    return published(job, batch, audit, extra={"crawl": schema_record(columns), "cursor": cursor})
+        return unchanged(job, [r.record() for r in audit.results], extra=extra)
+    if (whole := final_audit(job, batch, asset.checks, (), current)) is not None:
+        audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
+    return published(job, batch, audit, extra=extra)
 
 
 def _database_columns(job: Job, asset: Database, found: Schema) -> Schema:
@@ -287,27 +296,33 @@ def _above(job: Job, asset: Database, columns: Schema) -> tuple[str, Any] | None
     return asset.cursor, job.base["cursor"]
 
 
-def _new_rows(job: Job, asset: Database, batch: Batch, current: Scan) -> Batch:
-    """Of the rows read at or above the cursor, those that are not there yet: the cursor's last value is read again, ties included."""
-    session = job.session
-    session.files("_again", batch.files, batch.draft.schema)
+def _new_rows(job: Job, asset: Database, batch: Batch, current: Scan) -> tuple[Batch, int]:
+    """Of the rows read at or above the cursor, those that are not there yet: the cursor's last value is read again, ties included.
+
+    Rows are told apart by the columns that the table has had so far. Returns the new rows, and how many were there (or rejected).
+    """
+    session, schema = job.session, batch.draft.schema
+    session.files("_again", batch.files, schema)
     session.bind("_current", current)
-    names = [f.name for f in batch.draft.schema]
-    columns = ", ".join(quote(n) for n in names)
-    last = f"CAST({literal(str(job.base['cursor']))} AS VARCHAR)"
-    near = f"CAST({quote(asset.cursor or '')} AS VARCHAR) = {last}"
-    have = set(current.schema.names)
-    known = ", ".join(quote(n) if n in have else f"NULL AS {quote(n)}" for n in names)
-    query = f"SELECT {columns} FROM _again EXCEPT ALL SELECT {known} FROM _current WHERE {near}"
-    files = session.write(query, batch.draft)
-    return replace(batch, files=files)
-
-
-def _counted(job: Job) -> int:
-    """Rows read again that were there before; counted in the version, not derived from the others."""
-    names = ", ".join(quote(f.name) for f in job.runtime.lake.scan(job.name).schema)
-    query = f"SELECT count(*) FROM (SELECT {names} FROM _again INTERSECT ALL SELECT {names} FROM _current)"
-    return int(job.session.rows(query)[0][0])
+    aside = job.runtime.lake.snapshot(rejected_name(job.name))
+    session.bind("_aside", job.runtime.lake.scan(rejected_name(job.name)) if aside else _no_rows(rejected.COLUMNS))
+    kinds = {f.name: session.type_name(f.type) for f in schema}
+    known = [f.name for f in schema if f.name in current.schema]
+    values = {name: rejected.value_of(name, kinds[name]) for name in known}
+    cursor, last = asset.cursor or "", job.base.get("cursor")
+    of_last = f"TRY_CAST({literal(str(last))} AS {kinds[cursor]})"
+    near = f"({quote(cursor)} = {of_last}) IS TRUE" if last is not None else "true"
+    near_aside = f"({values[cursor]} = {of_last}) IS TRUE" if last is not None and cursor in values else "true"
+    names = ", ".join(quote(n) for n in known)
+    columns = ", ".join(quote(n) for n in schema.names)
+    numbered = f"row_number() OVER (PARTITION BY {names}) AS _again_n"
+    were = f"SELECT {names} FROM _current WHERE {near} UNION ALL SELECT {', '.join(values.values())} FROM _aside WHERE stage = 'check' AND {near_aside}"
+    session.define("_were", f"SELECT *, {numbered} FROM ({were})")
+    session.define("_tied", f"SELECT *, {numbered} FROM _again WHERE {near}")
+    same = " AND ".join(f"a.{quote(n)} IS NOT DISTINCT FROM w.{quote(n)}" for n in (*known, "_again_n"))
+    new = f"SELECT {columns} FROM _tied a ANTI JOIN _were w ON {same} UNION ALL SELECT {columns} FROM _again WHERE NOT ({near})"
+    again = int(session.rows(f"SELECT count(*) FROM _tied a SEMI JOIN _were w ON {same}")[0][0])
+    return replace(batch, files=session.write(new, batch.draft)), again
 
 
 def _same(job: Job, batch: Batch, current: Scan) -> bool:

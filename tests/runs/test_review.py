@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from typing import Any
 
@@ -321,3 +322,94 @@ def test_exports_of_an_interrupted_run_are_written_and_nothing_doubled(shop: Any
     assert ids(shop, "log") == [1, 2]
     assert (shop.folder / "out/log.csv").read_text().splitlines()[1:] == ["1,1", "2,2"]
     assert shop.run().nothing
+
+
+# -- databases --------------------------------------------------------------------------------------------------------
+def statement(shop: Any, *texts: str) -> None:
+    with sqlite3.connect(shop.folder / "shop.db") as database:
+        for text in texts:
+            database.execute(text)
+    database.close()
+
+
+TAKEN = """
+raw = ps.database("sqlite:///shop.db", table="orders", cursor="id"{more})
+
+@ps.table
+def copy(raw):
+    return ps.sql("SELECT * FROM raw")
+"""
+
+
+def test_rejected_rows_of_a_cursor_are_not_rejected_again(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)", "INSERT INTO orders VALUES (1, 5), (2, 999), (3, 888), (3, 7)")
+    shop.pipeline(TAKEN.format(more=', checks=[ps.between("amount", 0, 100)]'))
+    shop.made()
+    shop.made()
+    statement(shop, "INSERT INTO orders VALUES (3, 777), (4, 4)")
+    shop.made()
+    shop.made()
+    assert ids(shop, "copy") == [1, 3, 4]
+    assert len(aside(shop, "raw")) == 3
+
+
+def test_a_new_column_does_not_land_the_last_rows_again(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)", "INSERT INTO orders VALUES (1, 5), (2, 6), (2, 6)")
+    shop.pipeline(TAKEN.format(more=""))
+    shop.made()
+    statement(shop, "ALTER TABLE orders ADD COLUMN note TEXT DEFAULT 'x'", "INSERT INTO orders VALUES (2, 6, 'y'), (3, 7, 'z')")
+    shop.made()
+    assert ids(shop, "raw") == [1, 2, 2, 2, 3]
+    assert {r["note"] for r in shop.rows("SELECT note FROM raw WHERE id = 3")} == {"z"}
+
+
+def test_a_cursor_over_an_empty_table_and_nulls(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)")
+    shop.pipeline(TAKEN.format(more=""))
+    shop.made()
+    shop.made()
+    statement(shop, "INSERT INTO orders VALUES (NULL, 5)")
+    shop.made()
+    shop.made()
+    assert len(shop.rows("SELECT * FROM raw")) == 1
+    statement(shop, "INSERT INTO orders VALUES (1, 5)")
+    shop.made()
+    shop.made()
+    assert len(shop.rows("SELECT * FROM raw")) == 2
+
+
+def test_a_cursor_added_later(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)", "INSERT INTO orders VALUES (1, 5), (2, 6)")
+    shop.pipeline(TAKEN.format(more="").replace(', cursor="id"', ""))
+    shop.made()
+    shop.pipeline(TAKEN.format(more=""))
+    shop.made()
+    statement(shop, "INSERT INTO orders VALUES (3, 5)")
+    shop.made()
+    assert ids(shop, "raw") == [1, 2, 3]
+
+
+def test_a_check_added_to_a_database_that_did_not_change(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)", "INSERT INTO orders VALUES (1, 5), (2, 999)")
+    text = TAKEN.replace(', cursor="id"', "")
+    shop.pipeline(text.format(more=""))
+    shop.made()
+    shop.pipeline(text.format(more=', checks=[ps.between("amount", 0, 100)]'))
+    shop.made()
+    assert ids(shop, "copy") == [1]
+    assert shop.made() == {"raw": "unchanged", "copy": "fresh"}
+    statement(shop, "UPDATE orders SET amount = 998 WHERE id = 2")
+    assert shop.made()["raw"] == "made"
+    assert aside(shop, "raw") == ['{"id":"2","amount":"998"}']
+
+
+def test_table_checks_see_the_whole_table_of_a_cursor(shop: Any) -> None:
+    statement(shop, "CREATE TABLE orders (id INTEGER, amount INTEGER)", "INSERT INTO orders VALUES (1, 5), (2, 6)")
+    shop.pipeline(TAKEN.format(more=', checks=[ps.rows(low=2), ps.unique("id").blocks()]'))
+    shop.made()
+    statement(shop, "INSERT INTO orders VALUES (3, 5)")
+    shop.made()
+    assert ids(shop, "raw") == [1, 2, 3]
+    statement(shop, "INSERT INTO orders VALUES (3, 6)")
+    assert shop.failed("raw")["code"] == "E3001"
+    assert ids(shop, "raw") == [1, 2, 3]

@@ -83,7 +83,9 @@ def broken_one(connection: duckdb.DuckDBPyConnection, files: Sequence[Staged]) -
     """Reads each file whole. Raises: SourceError(E2001) for the first that cannot be read."""
     for staged in files:
         with source_errors(staged):
-            connection.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet({literal(staged.path)}, hive_partitioning=false)").fetchall()
+            connection.execute(
+                f"SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet({literal(staged.path)}, hive_partitioning=false)"
+            ).fetchall()
 
 
 # -- Arrow ----------------------------------------------------------------------------------------------------------

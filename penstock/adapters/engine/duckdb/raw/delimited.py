@@ -26,6 +26,9 @@ from penstock.spec.schema import Type
 REJECTS, SCANS = "_penstock_rejects", "_penstock_scans"
 #: The text of the error by which a query ends itself at a value that the engine's reader would change.
 CHANGED = "penstock: a value would change"
+#: What DuckDB reads at a time, and its longest line; longer ones are for the exact reader. Source: measured on a CSV of 1 GB, rows in
+#: order: with DuckDB's own 32 MB and 2 MB the process peaks at 750 to 880 MB, with these at 290 to 410 MB, in the same time.
+BUFFER_BYTES, LINE_BYTES = 4_000_000, 1_000_000
 _BLOCK = 1 << 18
 
 
@@ -69,7 +72,8 @@ def source(group: Group, types: Mapping[str, str], nulls: Sequence[str], formats
         "dateformat": literal(formats.date) if formats.date else "",
         "timestampformat": literal(formats.timestamp) if formats.timestamp else "",
         "parallel": str(not d.multiline).lower(),
-        "filename": "'_path'",
+        "buffer_size": str(BUFFER_BYTES),
+        "max_line_size": str(LINE_BYTES),
         "store_rejects": "true",
         "rejects_limit": "0",
         "rejects_table": literal(REJECTS),

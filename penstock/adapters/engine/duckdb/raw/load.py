@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -115,16 +115,20 @@ class _Loading:
             )  # fmt: skip
         return found
 
-    def select(self, read: Callable[[Field], Reading | None], number: str) -> dict[str, Reading]:
-        """How each column to write is read; `read` tells of columns that files have, `number` is the file's number in SQL."""
-        found = {f.name: read(f) or self.from_folder(f, number) for f in self.schema}
+    def select(self, read: Callable[[Field], Reading | None], number: str, files: Sequence[RawFile] = ()) -> dict[str, Reading]:
+        """How each column to write is read; `read` tells of columns that files have.
+
+        `number` is SQL for the place of a row's file among `files`, which are all files if none are given.
+        """
+        files = files or self.raw.files
+        found = {f.name: read(f) or self.from_folder(f, number, files) for f in self.schema}
         if self.raw.file_column:
-            found[self.raw.file_column] = Reading(per_file([f.label for f in self.raw.files], number), "FALSE")
+            found[self.raw.file_column] = Reading(per_file([f.label for f in files], number), "FALSE")
         return found
 
-    def from_folder(self, field: Field, number: str) -> Reading:
+    def from_folder(self, field: Field, number: str, files: Sequence[RawFile]) -> Reading:
         """A column that a file lacks: a value of its folder's name, or null."""
-        values = [dict(f.partition).get(field.name) for f in self.raw.files]
+        values = [dict(f.partition).get(field.name) for f in files]
         if not any(v is not None for v in values):
             return Reading(null_of(field.type), "FALSE")
         return reading(per_file([None if v == HIVE_NULL else v for v in values], number), field.type, Formats())
@@ -180,8 +184,7 @@ class _Loading:
             types[group.dialect.names[place]], value = delimited.native(f"c{place}", field.type, self.formats, whole=whole)
             return Reading(value, "FALSE")
 
-        number = "CAST(parse_filename(_path, true) AS INTEGER)" if len(group.files) > 1 else str(group.files[0].number)
-        columns = self.select(read, number)
+        columns = self.select(read, "CAST(file_index AS BIGINT)", [f.file for f in group.files])
         return f"SELECT {named({n: r.value for n, r in columns.items()})} FROM {delimited.source(group, types, self.nulls, self.formats)}"
 
     def exact(self, group: delimited.Group) -> None:
@@ -354,8 +357,18 @@ def any_of(more: Sequence[str], columns: Mapping[str, Reading]) -> str:
 
 
 def per_file(values: Sequence[str | None], number: str) -> str:
-    """SQL for a text that depends on the file's number only."""
-    if number.isdigit():
-        value = values[int(number)]
-        return "CAST(NULL AS VARCHAR)" if value is None else literal(os.fspath(value))
-    return f"list_extract([{', '.join('NULL' if v is None else literal(v) for v in values)}], {number} + 1)"
+    """SQL for a text that depends on the file's number only.
+
+    In pieces, since DuckDB copies a list for each vector of rows that it is looked up for: 10,000 files would cost 10,000 lists of 10,000.
+    """
+    if len(set(values)) == 1 or number.isdigit():
+        return _text(values[int(number)] if number.isdigit() else values[0])
+    size = math.isqrt(len(values)) + 1
+    pieces = [
+        f"list_extract([{', '.join(map(_text, values[at : at + size]))}], {number} % {size} + 1)" for at in range(0, len(values), size)
+    ]
+    return f"CASE {number} // {size} " + " ".join(f"WHEN {i} THEN {piece}" for i, piece in enumerate(pieces)) + " END"
+
+
+def _text(value: str | None) -> str:
+    return "CAST(NULL AS VARCHAR)" if value is None else literal(value)

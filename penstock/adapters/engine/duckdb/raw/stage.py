@@ -1,7 +1,7 @@
 """From a raw file to a plain UTF-8 file that an engine can open: under a safe name, expanded, transcoded, within limits.
 
-A plain UTF-8 file is not copied: it gets a link whose name is its number, so that no name of a user ever stands in a query or is
-taken for a glob. Everything else is streamed once into a file of that name. Bytes that are no text in the file's encoding become the
+A plain UTF-8 file is not copied: if its name is anything but plain it gets a link whose name is its number, so that no odd name stands
+in a query or is taken for a glob. Everything else is streamed once into a file of that name. Bytes that are no text in the file's encoding become the
 byte FF, which is never UTF-8: the readers reject those lines and no others.
 """
 
@@ -184,6 +184,10 @@ def as_utf8(pieces: Iterator[bytes], encoding: str, file: RawFile) -> Iterator[b
     yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
 
 
+#: Paths that are neither globs nor compressed nor anything else to the engine. (Making a link costs more than reading a small file.)
+_SAFE = re.compile(r"[\w /.+=,@~-]+\.(csv|tsv|txt|json|ndjson|jsonl)", re.ASCII)
+
+
 # -- staging --------------------------------------------------------------------------------------------------------
 def stage(number: int, file: RawFile, folder: Path, limits: Limits, *, encoding: str = "", ending: str = "csv") -> Staged:
     """Makes a raw file openable in a folder; `encoding` "" leaves its bytes as they are.
@@ -191,10 +195,12 @@ def stage(number: int, file: RawFile, folder: Path, limits: Limits, *, encoding:
     Raises: as `expanded`; SourceError(E2001) for an unknown encoding.
     """
     path = folder / f"{number}.{ending}"
-    plain = encoding in ("", "utf-8") and not compression_of(file)
-    if plain:
-        os.symlink(os.path.abspath(file.path), path)
-        return Staged(number, file, str(path))
+    if encoding in ("", "utf-8") and not compression_of(file):
+        whole = os.path.abspath(file.path)
+        if not (ending == "csv" and _SAFE.fullmatch(whole)):
+            os.symlink(whole, path)
+            whole = str(path)
+        return Staged(number, file, whole)
     pieces = expanded(file, limits)
     with open(path, "wb") as out:
         for piece in pieces if encoding in ("", "utf-8") else as_utf8(pieces, encoding, file):

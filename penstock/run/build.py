@@ -83,7 +83,7 @@ def build_table(job: Job, table: Table) -> Outcome:
     standing = "" if merging or current is None else standing_rows(job, current, touched(time) if touched else "false")
     batch, audit = audited(job, batch, table.checks, () if merging or part else table.key, standing=standing)
     if merging:
-        batch = _merged(job, table, batch, current)
+        batch = merged(job, table, batch, current)
         if part and not (batch.files or batch.remove or batch.refused):
             return unchanged(job)
     elif touched and current is not None:
@@ -286,7 +286,7 @@ def _checks_fit(job: Job, table: Table, schema: Schema) -> None:
 
 
 # -- merging --------------------------------------------------------------------------------------------------------
-def _merged(job: Job, table: Table, batch: Batch, current: Scan | None) -> Batch:
+def merged(job: Job, table: Table, batch: Batch, current: Scan | None) -> Batch:
     """Of the batch's rows and the current rows with the same keys, the newest by time stay, one for each key."""
     session, draft = job.session, batch.draft
     names = [f.name for f in draft.schema]

@@ -19,7 +19,9 @@ from penstock.ground.failpoints import reach
 from penstock.ground.names import rejected_name
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
+from penstock.ports.lake import DataFile
 from penstock.ports.state import Claim, State
+from penstock.run import rejected
 from penstock.run.build import export_table
 from penstock.run.land import recorded_files
 from penstock.run.publish import listing_entries, version_of
@@ -314,6 +316,9 @@ def _adopted(node: Node, runtime: Runtime, claim: Claim) -> bool:
     snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
     if snapshot is None:
         return False
+    if (left := record.body.get("replayed")) is not None:
+        files = [DataFile(**{**f, "partition": tuple(f["partition"]), "deletes": tuple(f["deletes"])}) for f in left]
+        rejected.renew(runtime.lake, name, files, token=snapshot.token)
     now, aside = runtime.clock.now(), runtime.lake.snapshot(rejected_name(name))
     body = {**record.body, **version_of(snapshot), "aside": aside.version if aside else None, "at": iso(now)}
     if isinstance(node.asset, Table) and node.asset.exports:

@@ -46,7 +46,7 @@ def land_files(job: Job) -> Outcome:
     forgotten = vanished if asset.gone == "drop" else set()
     dropped = (set(work.changed) & set(listed)) | forgotten if job.part else set()
     kept_gone = set() if job.part or not job.base else vanished - forgotten
-    columns, options, taken, left_out = crawled(job, asset, taken)
+    columns, options, taken, left_out, headers = crawled(job, asset, taken)
     listing = {f.label: seen(job, f) for f in taken} | {f.label: seen(job, f, "quarantined") for f in left_out}
     listing |= {label: {"gone": True} for label in forgotten}
     if not taken and not dropped and job.base:
@@ -74,6 +74,8 @@ def land_files(job: Job) -> Outcome:
         audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows), *whole.results))
     for file in taken:
         listing[file.label]["rows"] = loaded.per_file.get(file.label, 0)
+    for label in {str(name) for name in loaded.rejected["file"].to_pylist()} if loaded.rejected.num_rows else ():
+        listing[label] |= {"columns": list(headers.get(label, ())), "partition": [list(pair) for pair in listed[label].partition]}
     extra = {
         "listing": listing,
         "crawl": schema_record(columns),
@@ -116,31 +118,40 @@ def format_of(asset: Files, files: Sequence[RawFile]) -> str:
     return found.pop()
 
 
-def crawled(job: Job, asset: Files, files: list[RawFile]) -> tuple[Schema, Mapping[str, Any], list[RawFile], list[RawFile]]:
-    """Columns and reader options for a load, and the files to take and to leave out, by the source's drift policy.
+Crawled = tuple[Schema, Mapping[str, Any], list[RawFile], list[RawFile], Mapping[str, Sequence[str]]]
+
+
+def _header(columns: Schema, file: RawFile) -> tuple[str, ...]:
+    """The columns that stand in a file itself, in its order."""
+    return tuple(name for name in columns.names if name not in dict(file.partition))
+
+
+def crawled(job: Job, asset: Files, files: list[RawFile]) -> Crawled:
+    """Columns and reader options for a load, the files to take and to leave out by the source's drift policy, each file's own columns.
 
     Raises: SchemaDrift(E2003) under `freeze`, or when a type cannot be widened.
     """
     declared = dict(asset.options)
     if not files:
-        return schema_from_record(list(job.base.get("crawl", []))), declared, [], []
+        return schema_from_record(list(job.base.get("crawl", []))), declared, [], [], {}
     inferred = job.session.infer(RawFiles(tuple(files), format_of(asset, files), None, declared))
     options = {**inferred.options, **(job.base.get("options", {}) if job.part else {}), **declared}
+    headers = {label: _header(schema, listed) for (label, schema), listed in zip(inferred.per_file, files, strict=True)}
     known = asset.schema
     if known is None and job.part:
         known = schema_from_record(list(job.base["crawl"]))
     if known is None:
-        return inferred.schema, options, files, []
+        return inferred.schema, options, files, [], headers
     declared_types = asset.schema is not None
     if asset.drift == "widen" and not declared_types:
-        return _widened(job, known, inferred.per_file), options, files, []
+        return _widened(job, known, inferred.per_file), options, files, [], headers
     differing = {label: text for label, schema in inferred.per_file if (text := difference(known, schema, types=not declared_types))}
     if not differing:
-        return known, options, files, []
+        return known, options, files, [], headers
     if asset.drift == "quarantine":
-        return known, options, [f for f in files if f.label not in differing], [f for f in files if f.label in differing]
+        return known, options, [f for f in files if f.label not in differing], [f for f in files if f.label in differing], headers
     if asset.drift == "widen":
-        return known, options, files, []
+        return known, options, files, [], headers
     label, text = next(iter(differing.items()))
     raise SchemaDrift(
         "a file's columns differ from those recorded, and the source is frozen; nothing was loaded", place=f"{job.name}: {label}",

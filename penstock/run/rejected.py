@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.craft.quality.checks import failing_query
 from penstock.ground.names import literal, quote, rejected_name
-from penstock.ports.lake import Draft, Lake, Snapshot
+from penstock.ports.lake import DataFile, Draft, Lake, Snapshot
 from penstock.run.runtime import Job
 from penstock.spec.checks import Check
 from penstock.spec.schema import Schema, schema_of
@@ -74,6 +74,13 @@ def orphans(job: Job, newest: Snapshot | None) -> tuple[str, ...]:
     if newest.version == job.base.get("aside"):
         return ()
     return tuple(f.path for f in job.runtime.lake.changes(newest.table, since=newest.parent, until=newest.version).added.files)
+
+
+def renew(lake: Lake, asset: str, files: Sequence[DataFile], *, token: str) -> str:
+    """Puts what a replay leaves in place of all rejected rows; returns the version. Repeat: the same token commits once."""
+    summary = {"asset": asset}
+    done = lake.commit(draft(lake, asset), files, token=f"{token}:replayed", remove="*", summary=summary, operation="overwrite")
+    return done.version
 
 
 def value_of(column: str, kind: str) -> str:

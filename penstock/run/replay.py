@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from penstock.craft.quality.checks import audit_query, verdict
 from penstock.graph.graph import Node
 from penstock.ground.clock import iso
 from penstock.ground.digest import digest
@@ -14,16 +15,17 @@ from penstock.ground.names import literal, quote, rejected_name
 from penstock.ground.paths import private_folder
 from penstock.plan.records import Action, Declared
 from penstock.ports.engine import RawFile, RawFiles
-from penstock.ports.lake import DataFile, Draft
+from penstock.ports.lake import DataFile, Draft, Operation, Scan, Snapshot
 from penstock.run import rejected
-from penstock.run.execute import claimed
+from penstock.run.build import merged
+from penstock.run.execute import adopt, claimed
 from penstock.run.land import FILE_COLUMN, format_of
 from penstock.run.ledger import Step, require_balance
-from penstock.run.publish import Batch, audited, final_audit, require_passed, version_of
+from penstock.run.publish import Batch, audited, final_audit, require_passed, standing_rows, version_of
 from penstock.run.runtime import Job, Runtime
 from penstock.spec.schema import Field, Schema, schema_from_record
 from penstock.spec.sources import Files
-from penstock.spec.tables import Table
+from penstock.spec.tables import Merge, Table
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def replay(node: Node, declared: Declared, graph: Any, runtime: Runtime) -> Repl
     """
     if not isinstance(node.asset, Table | Files):
         raise Unsupported("only tables and file sources have rejected rows to replay", place=node.name, got=node.kind)
+    adopt(graph, runtime)
     run_id = runtime.ids.new()
     with claimed(runtime, f"asset:{node.name}", run_id) as claim:
         head = runtime.state.heads("asset", prefix=node.name).get(node.name)
@@ -75,43 +78,63 @@ def replay(node: Node, declared: Declared, graph: Any, runtime: Runtime) -> Repl
             job = Job(
                 runtime, graph, node, declared, action, run_id, claim, session, versions, dict(head.body), token, runtime.clock.tick()
             )
-            return _replayed(job, aside.rows)
+            return _replayed(job, aside)
         finally:
             session.close()
 
 
-def _replayed(job: Job, tried: int) -> ReplayReport:
+def _replayed(job: Job, aside: Snapshot) -> ReplayReport:
+    """Judges the rows, then: a `pending` record with the files of what stays rejected, the commit, the rejected rows, the record."""
     lake, session, asset = job.runtime.lake, job.session, job.node.asset
-    scan = lake.scan(rejected_name(job.name))
+    scan, lost = lake.scan(aside.table, version=aside.version), rejected.orphans(job, aside)
+    scan = replace(scan, files=tuple(f for f in scan.files if f.path not in lost))
     assert isinstance(asset, Table | Files)
     session.bind("_aside", scan)
     current = lake.scan(job.name)
-    draft = lake.draft(job.name, Schema(tuple(Field(f.name, f.type) for f in current.schema)))
+    columns = Schema(tuple(Field(f.name, f.type) for f in current.schema))
+    draft = lake.draft(job.name, columns, partition=getattr(asset, "partition", ()))
     files, refused = _read_again(job, draft)
     batch = Batch(draft, files, refused, whole=False)
-    batch, audit = audited(job, batch, asset.checks, ())
-    still = {str(name): int(n) for name, n in _still(job, batch)}
-    landed = sum(f.rows for f in batch.files)
-    job.steps[:] = [Step("replay", tried, landed, rejected=still)]
+    merging = isinstance(asset, Table) and isinstance(asset.write, Merge)
+    batch, audit = audited(job, batch, asset.checks, (), standing="" if merging else standing_rows(job, current, "false"))
+    still = _still(job, batch)
+    job.steps[:] = [Step("replay", scan.rows, sum(f.rows for f in batch.files), rejected=still)]
+    if isinstance(asset, Table) and isinstance(asset.write, Merge) and batch.files:
+        batch = merged(job, asset, batch, current)
     require_balance(job.name, job.steps)
     require_passed(job, audit)
     key = asset.key if isinstance(asset, Table) else ()
     if (whole := final_audit(job, batch, asset.checks, key, current)) is not None:
         require_passed(job, whole)
-    snapshot = (
-        lake.commit(draft, batch.files, token=job.token, summary={"run": job.run, "replay": str(landed)}, operation="append")
-        if landed
-        else None
-    )
-    aside = _keep_still_rejected(job, batch)
-    now = job.runtime.clock.now()
+    kept_aside = session.write("SELECT * FROM _still", rejected.draft(lake, job.name))
+    landed = sum(f.rows for f in batch.files)
+    state, now = job.runtime.state, job.runtime.clock.now()
     body = {
-        **job.base, **(version_of(snapshot) if snapshot else {}), "contract": job.declared.contract, "run": job.run, "at": iso(now),
-        "token": job.token if snapshot else job.base.get("token"), "ledger": [s.record() for s in job.steps], "reasons": ["replay"],
-        "rejected": sum(still.values()), "rows_in": tried, "aside": aside,
+        **job.base, "contract": _contract(job, asset, current), "run": job.run, "ledger": [s.record() for s in job.steps],
+        "reasons": ["replay"], "rejected": sum(still.values()), "rows_in": scan.rows,
     }  # fmt: skip
-    job.runtime.state.append("asset", job.name, body, at=now, claim=job.claim)
-    return ReplayReport(job.name, tried, landed, still, str(body["version"]))
+    if landed:
+        body |= {"token": job.token, "replayed": [vars(f) for f in kept_aside]}
+        state.append("pending", job.name, body, at=now, claim=job.claim)
+        operation: Operation = "overwrite" if batch.remove else "append"
+        summary = {"run": job.run, "replay": str(landed)}
+        added = (*batch.kept, *batch.files)
+        body |= version_of(lake.commit(draft, added, token=job.token, remove=batch.remove, summary=summary, operation=operation))
+    aside_now = rejected.renew(lake, job.name, kept_aside, token=job.token)
+    now = job.runtime.clock.now()
+    state.append("asset", job.name, {**body, "at": iso(now), "aside": aside_now}, at=now, claim=job.claim)
+    return ReplayReport(job.name, scan.rows, landed, still, str(body["version"]))
+
+
+def _contract(job: Job, asset: Table | Files, current: Scan) -> str:
+    """Today's contract if the rows published before keep it too; else the one they were made under, so that they are made again."""
+    if job.base["contract"] == job.declared.contract:
+        return job.declared.contract
+    job.session.bind("_landed", current)
+    key, now = (asset.key if isinstance(asset, Table) else ()), job.runtime.clock.now()
+    row = job.session.rows(audit_query("_landed__all", asset.checks, current.schema, key, now=now))[0]
+    found = verdict(row, asset.checks, current.schema, key, now=now)
+    return str(job.base["contract"] if found.rejected_rows or found.blocking else job.declared.contract)
 
 
 def _read_again(job: Job, draft: Draft) -> tuple[tuple[DataFile, ...], tuple[str, ...]]:
@@ -120,57 +143,65 @@ def _read_again(job: Job, draft: Draft) -> tuple[tuple[DataFile, ...], tuple[str
     Returns: files with the rows that can be read now, and queries of those that still cannot.
     """
     session = job.session
-    texts = {f.name: f"json_extract_string(original, {literal(_path(f.name))})" for f in draft.schema}
-    casts = {f.name: f"TRY_CAST({texts[f.name]} AS {session.type_name(f.type)})" for f in draft.schema}
-    readable = " AND ".join(f"({texts[n]} IS NULL OR {casts[n]} IS NOT NULL)" for n in texts)
+    casts = {f.name: rejected.value_of(f.name, session.type_name(f.type)) for f in draft.schema}
+    readable = " AND ".join(f"({rejected.text_of(n)} IS NULL OR {cast} IS NOT NULL)" for n, cast in casts.items())
     values = ", ".join(f"{cast} AS {quote(name)}" for name, cast in casts.items())
     files = list(session.write(f"SELECT {values} FROM _aside WHERE stage = 'check' AND {readable}", draft))
     refused = [f"SELECT * FROM _aside WHERE stage = 'check' AND NOT ({readable})"]
     if isinstance(job.node.asset, Files):
         lines = session.rows("SELECT file, original FROM _aside WHERE stage = 'parse' ORDER BY file, position")
-        if lines:
-            loaded = session.load(_as_files(job, job.node.asset, lines), draft)
+        raw, left = _as_files(job, job.node.asset, lines)
+        if raw.files:
+            loaded = session.load(raw, draft)
             files += loaded.files
             refused += [rejected.of_parse(job, loaded.rejected)] if loaded.rejected.num_rows else []
+        names = ", ".join(literal(label) for label in left)
+        refused += [f"SELECT * FROM _aside WHERE stage = 'parse' AND file IN ({names})"] if left else []
     return tuple(files), tuple(refused)
 
 
-def _path(name: str) -> str:
-    return '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _as_files(job: Job, asset: Files, lines: Sequence[tuple[Any, ...]]) -> RawFiles:
-    """The kept lines as small files with the columns' header, one for each file they came from."""
+def _as_files(job: Job, asset: Files, lines: Sequence[tuple[Any, ...]]) -> tuple[RawFiles, list[str]]:
+    """The kept lines as small files, one for each file they came from, with its own header; and labels of which too little is known."""
     columns = schema_from_record(list(job.base["crawl"]))
     options: Mapping[str, Any] = {**job.base.get("options", {}), **dict(asset.options)}
     folder = private_folder(job.runtime.folder / "replay" / job.run)
     by_file: dict[str, list[str]] = {}
     for label, line in lines:
-        by_file.setdefault(str(label), []).append(str(line))
-    kind = format_of(asset, [RawFile("", label, 0, 0) for label in by_file])
-    delimiter = str(options.get("delimiter") or ("\t" if kind == "tsv" else ","))
-    made = []
+        by_file.setdefault(str(label), []).append(str(line).rstrip("\r\n"))
+    kind = format_of(asset, [RawFile("", label, 0, 0) for label in by_file]) if by_file else ""
+    kind = {"parquet": "ndjson", "arrow": "ndjson", "excel": "tsv"}.get(kind, kind)  # the form in which their rows were kept
+    delimiter = "\t" if kind == "tsv" else options.get("delimiter")
+    listing = job.runtime.state.heads("listing", prefix=f"{job.name}/")
+    made, left = [], []
     for i, (label, texts) in enumerate(sorted(by_file.items())):
-        header = [delimiter.join(columns.names)] if kind in ("csv", "tsv") and options.get("header", True) else []
+        record = listing[f"{job.name}/{label}"].body if f"{job.name}/{label}" in listing else {}
+        if kind in ("csv", "tsv") and options.get("header", True):
+            if not record.get("columns") or not delimiter:
+                left.append(label)
+                continue
+            texts = [str(delimiter).join(_quoted(name, str(options.get("quote") or '"')) for name in record["columns"]), *texts]
         path = folder / f"{i}.txt"
-        path.write_text("\n".join([*header, *(t.rstrip("\r\n") for t in texts)]) + "\n", encoding="utf-8")
-        made.append(RawFile(str(path), label, path.stat().st_size, path.stat().st_mtime_ns))
-    plain = {k: v for k, v in options.items() if k not in ("encoding", "compression", "skip")}
-    return RawFiles(tuple(made), kind, columns, plain, FILE_COLUMN)
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        partition = tuple((str(k), str(v)) for k, v in record.get("partition", ()))
+        made.append(RawFile(str(path), label, path.stat().st_size, path.stat().st_mtime_ns, partition))
+    plain = {k: v for k, v in options.items() if k not in ("encoding", "compression", "skip", "sheet")}
+    plain |= {"delimiter": delimiter} if kind in ("csv", "tsv") and delimiter else {}
+    return RawFiles(tuple(made), kind, columns, plain, FILE_COLUMN), left
 
 
-def _still(job: Job, batch: Batch) -> list[tuple[Any, ...]]:
-    if not batch.refused:
-        return []
+def _quoted(name: str, mark: str) -> str:
+    return mark + name.replace(mark, mark * 2) + mark
+
+
+def _still(job: Job, batch: Batch) -> dict[str, int]:
+    """Binds the rows that stay rejected, with the file and position they had; returns how many there are, by check."""
     union = " UNION ALL BY NAME ".join(batch.refused)
-    job.session.bind("_still", job.session.read(union).read_all())
-    return job.session.rows('SELECT "check", count(*) FROM _still GROUP BY 1 ORDER BY 1')
-
-
-def _keep_still_rejected(job: Job, batch: Batch) -> str:
-    drafted = rejected.draft(job.runtime.lake, job.name)
-    files = job.session.write("SELECT * FROM _still", drafted) if batch.refused else ()
-    done = job.runtime.lake.commit(
-        drafted, files, token=f"{job.token}:replayed", remove="*", summary={"run": job.run, "asset": job.name}, operation="overwrite"
+    text = "rtrim(original, chr(13) || chr(10))"
+    numbered = f"SELECT *, {text} AS _text, row_number() OVER (PARTITION BY {text} ORDER BY file, position) AS _number"
+    query = (
+        "SELECT n.* EXCLUDE (_text, _number) REPLACE (coalesce(o.file, n.file) AS file, o.position AS position) "
+        f"FROM ({numbered} FROM ({union})) n LEFT JOIN ({numbered} FROM _aside) o ON n._text = o._text AND n._number = o._number"
     )
-    return done.version
+    job.session.bind("_still", job.session.read(query).read_all())
+    counted = job.session.rows('SELECT "check", count(*) FROM _still GROUP BY 1 ORDER BY 1')
+    return {str(name): int(n) for name, n in counted}

@@ -413,3 +413,111 @@ def test_table_checks_see_the_whole_table_of_a_cursor(shop: Any) -> None:
     statement(shop, "INSERT INTO orders VALUES (3, 6)")
     assert shop.failed("raw")["code"] == "E3001"
     assert ids(shop, "raw") == [1, 2, 3]
+
+
+# -- replay -----------------------------------------------------------------------------------------------------------
+def replayed(shop: Any, asset: str) -> Any:
+    with shop.open() as project:
+        return project.replay(asset)
+
+
+def test_lines_are_replayed_under_their_own_files_header(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/*.csv")\n')
+    shop.write("data/a.csv", 'id,amount,"no""te, x"\n1,10,a\n')
+    shop.write("data/b.csv", "amount,id\n20,2\n30,3,oops\nx,4\n")
+    shop.made()
+    before = shop.rows("SELECT file, position, original FROM raw__rejected ORDER BY position")
+    count = len(before)
+    assert count >= 1
+    assert replayed(shop, "raw").landed == 0
+    assert shop.rows("SELECT file, position, original FROM raw__rejected ORDER BY position") == before
+    assert 3 not in ids(shop, "raw")
+
+
+def test_lines_land_once_types_have_widened(shop: Any) -> None:
+    shop.pipeline('raw = ps.files("data/**/*.csv")\n')
+    shop.write("data/day=1/a.csv", "id,amount\n1,1\n2,2\n")
+    shop.made()
+    shop.write("data/day=2/b.csv", "amount,id\n5,3\nx,4\n,\n7,x\n")
+    shop.made()
+    assert replayed(shop, "raw").tried == len(aside(shop, "raw"))
+
+
+def test_replay_into_partitions_and_odd_names(shop: Any) -> None:
+    text = """
+raw = ps.files("data/*.csv")
+
+@ps.table(time="ts", partition=ps.day("ts"), checks=[ps.between('we"ird.na\\\\me', 0, {high})])
+def log(raw):
+    return ps.sql('SELECT id, amount AS "we""ird.na\\\\me", ts FROM raw')
+"""
+    shop.pipeline(text.format(high=10))
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n2,50,2026-01-02\n3,500,2026-01-03\n")
+    shop.made()
+    shop.pipeline(text.format(high=100))
+    assert replayed(shop, "log").landed == 1
+    assert ids(shop, "log") == [1, 2]
+    with shop.open() as project:
+        scan = project.runtime.lake.scan("log")
+        assert {len(f.partition) for f in scan.files} == {1}
+    assert shop.run().nothing
+
+
+MERGED = """
+raw = ps.files("data/*.csv")
+
+@ps.table(key="id", time="ts", write=ps.merge(), checks=[ps.between("amount", 0, {high})])
+def newest(raw):
+    return ps.sql("SELECT id, amount, ts FROM raw")
+"""
+
+
+def test_replay_merges_into_a_merged_table(shop: Any) -> None:
+    shop.pipeline(MERGED.format(high=10))
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n1,50,2026-01-02\n2,60,2026-01-01\n2,5,2026-01-02\n3,500,2026-01-01\n")
+    shop.made()
+    shop.pipeline(MERGED.format(high=100))
+    done = replayed(shop, "newest")
+    assert (done.tried, done.landed, sum(done.still_rejected.values())) == (3, 1, 1)
+    assert shop.rows("SELECT id, amount FROM newest ORDER BY id") == [{"id": 1, "amount": 50}, {"id": 2, "amount": 5}]
+    assert shop.run().nothing
+
+
+def test_a_stricter_contract_is_not_taken_as_kept(shop: Any) -> None:
+    text = """
+raw = ps.files("data/*.csv")
+
+@ps.table(checks=[ps.between("amount", {low}, {high})])
+def log(raw):
+    return ps.sql("SELECT id, amount FROM raw")
+"""
+    shop.pipeline(text.format(low=0, high=10))
+    shop.write("data/a.csv", HEADER + "1,1,2026-01-01\n2,50,2026-01-02\n")
+    shop.made()
+    shop.pipeline(text.format(low=3, high=100))
+    assert replayed(shop, "log").landed == 1
+    assert shop.made() == {"raw": "fresh", "log": "made"}
+    assert ids(shop, "log") == [2]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("point", ["lake.commit.before", "lake.commit.after", "state.append.before", "state.append.after"])
+def test_an_interrupted_replay_lands_once(shop: Any, point: str, times: int) -> None:
+    text = LOG.replace("0, 100", "0, {high}")
+    shop.pipeline(text.format(high=10))
+    shop.write("data/a.csv", HEADER + "1,5,2026-01-01\n2,50,2026-01-02\n3,500,2026-01-02\n")
+    shop.made()
+    shop.pipeline(text.format(high=100))
+    try:
+        with failpoints.armed(point, at=times):
+            replayed(shop, "log")
+    except failpoints.FailpointError:
+        pass
+    shop.pipeline(text.format(high=10))
+    shop.write("data/b.csv", HEADER + "4,4,2026-01-01\n5,501,2026-01-02\n")
+    shop.made("raw")
+    shop.pipeline(text.format(high=100))
+    replayed(shop, "log")
+    shop.made()
+    assert ids(shop, "log") == [1, 2, 4]
+    assert len(aside(shop, "log")) == 2

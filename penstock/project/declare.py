@@ -59,7 +59,16 @@ def _table(node: Node, asset: Table, code: CodeReader, params: Mapping[str, Any]
     made.append(_body(node, asset, code, params))
     partial = not isinstance(asset.write, Replace)
     driving = (getattr(asset.write, "of", "") or asset.inputs[0]) if partial else ""
-    return Declared(node.name, node.kind, node.inputs, digest(made), digest([_checks(asset), asset.key]), params, partial, driving)
+    return Declared(
+        node.name,
+        node.kind,
+        node.inputs,
+        digest(made),
+        digest([_checks(asset), asset.key, [e.to for e in asset.exports]]),
+        params,
+        partial,
+        driving,
+    )
 
 
 def _body(node: Node, asset: Table, code: CodeReader, params: Mapping[str, Any]) -> Any:

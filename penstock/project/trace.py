@@ -119,7 +119,8 @@ def _of_table(
     """Runs the table's query again at the versions it read, with hidden columns that say where each part came from."""
     table = node.asset
     assert isinstance(table, Table)
-    exact = _asked(session, graph, runtime, node, table, inputs, condition, depth)
+    body = _body(runtime, node.name, version)
+    exact = _asked(session, graph, runtime, node, table, {**dict(table.params), **body.get("params", {})}, inputs, condition, depth)
     if exact is None:
         return TraceStep(
             node.name, "table", version, rows, note="its query makes new rows; traced by versions only", inputs=_versions(graph, inputs)
@@ -128,11 +129,11 @@ def _of_table(
 
 
 def _asked(
-    session: Session, graph: Graph, runtime: Runtime, node: Node, table: Table, inputs: Mapping[str, str], condition: str, depth: int
-) -> tuple[TraceStep, ...] | None:
+    session: Session, graph: Graph, runtime: Runtime, node: Node, table: Table, params: Mapping[str, Any], inputs: Mapping[str, str],
+    condition: str, depth: int,
+) -> tuple[TraceStep, ...] | None:  # fmt: skip
     made = table.query
     if made is None and not any(table.forms):
-        params = dict(_body(runtime, node.name, "").get("params", {})) or dict(table.params)
         made = called(table, [Ref(n) for n in table.inputs], params, place=node.name)
     if not isinstance(made, Sql):
         return None

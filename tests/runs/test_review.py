@@ -521,3 +521,46 @@ def test_an_interrupted_replay_lands_once(shop: Any, point: str, times: int) -> 
     shop.made()
     assert ids(shop, "log") == [1, 2, 4]
     assert len(aside(shop, "log")) == 2
+
+
+# -- what is stale, and where rows come from --------------------------------------------------------------------------
+def test_an_export_that_is_added_is_written(shop: Any) -> None:
+    shop.pipeline(LOG)
+    shop.write("data/a.csv", HEADER + "1,1,2026-01-01\n")
+    shop.made()
+    shop.pipeline(LOG.replace("write=ps.append()", 'write=ps.append(), export="out/log.csv"'))
+    assert shop.made() == {"raw": "fresh", "log": "made"}
+    assert (shop.folder / "out/log.csv").exists()
+
+
+def test_rows_are_traced_with_the_parameters_they_were_made_with(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table(key="id")
+def big(raw, *, above: int = 15):
+    return ps.sql("SELECT id, amount FROM raw WHERE amount > $above", above=above)
+""")
+    shop.write("data/a.csv", HEADER + "1,10,2026-01-01\n2,20,2026-01-01\n")
+    shop.made(params={"big": {"above": 5}})
+    with shop.open() as project:
+        (source,) = project.trace("big", {"id": "1"}).inputs
+    assert [dict(o) for o in source.origin] == [{"file": "data/a.csv", "row": 1}]
+
+
+def test_functions_that_the_engine_alone_knows_as_aggregates(shop: Any) -> None:
+    shop.pipeline("""
+raw = ps.files("data/*.csv")
+
+@ps.table
+def one(raw):
+    return ps.sql("SELECT mean(amount) AS m FROM raw")
+
+@ps.table
+def each(raw):
+    return ps.sql("SELECT id, mean(amount) OVER () AS m FROM raw")
+""")
+    shop.write("data/a.csv", HEADER + "1,10,2026-01-01\n2,20,2026-01-01\n")
+    steps = {r.asset: r.body["ledger"][0] for r in shop.run().results}
+    assert not steps["one"]["keeps"]
+    assert steps["each"]["keeps"]

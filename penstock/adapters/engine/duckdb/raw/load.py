@@ -162,6 +162,7 @@ class _Loading:
             except QueryError:
                 continue
             refusals = delimited.refusals_of(connection, group)
+            delimited.drop_rejects(connection)
             written = sum(f.rows for f in files)
             found = None if refusals is None else delimited.balanced(group, counts.result(), written, refusals)
             if found is None:

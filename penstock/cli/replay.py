@@ -16,7 +16,7 @@ def replay(face: Face, asset: str) -> None:
 
     Those that pass today's checks land, once.
 
-    Change the checks or the reader options of the asset first; `penstock show ASSET --rejected` tells what was rejected and why.
+    Change the checks of the asset first; `penstock show ASSET --rejected` tells what was rejected and why.
     """
     with face.open() as project:
         report = project.replay(asset)

@@ -172,12 +172,14 @@ class Project:
         Raises: UnknownName(E1003), SourceError(E2001) and definition errors.
         """
         from penstock.project.notebook import ShownPlan
-        from penstock.run.execute import recorded
+        from penstock.run.recorded import recorded
 
         chosen = set(select(self.graph, selection, needed=True))
         made = recorded(self.state)
         forced = set(select(self.graph, selection)) if force else set()
-        return ShownPlan(plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen)).actions)
+        return ShownPlan(
+            plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen)).actions
+        )
 
     def run(self, *selection: str, params: Params | None = None, force: bool = False) -> RunReport:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""

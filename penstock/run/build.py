@@ -15,11 +15,13 @@ from penstock.ground.names import literal, quote
 from penstock.ports.engine import Session
 from penstock.ports.lake import Changes, Scan
 from penstock.run import forms, rejected
+from penstock.run.audit import Batch, audited, final_audit
 from penstock.run.export import write_rows
 from penstock.run.land import FILE_COLUMN
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, moved, published, standing_rows, unchanged
+from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Event, Job, Outcome, Runtime, snapshot_for
+from penstock.run.standing import moved, standing_rows
 from penstock.spec.features import Features
 from penstock.spec.schema import Schema
 from penstock.spec.spans import seconds

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,22 +10,13 @@ from typing import Any
 from penstock.graph.graph import Graph, Node
 from penstock.ground.clock import iso
 from penstock.ground.digest import digest
-from penstock.ground.errors import Busy, Fenced, PenstockError, StorageFull
+from penstock.ground.errors import PenstockError, StorageFull
 from penstock.ground.failpoints import reach
-from penstock.ground.names import rejected_name
 from penstock.plan.decide import decide
 from penstock.plan.records import Action, Declared, FileSeen, Made
-from penstock.ports.lake import DataFile
-from penstock.ports.state import Claim, State
-from penstock.run import rejected
-from penstock.run.build import export_table
-from penstock.run.land import recorded_files
-from penstock.run.publish import listing_entries, version_of
+from penstock.run.claims import claimed
+from penstock.run.recorded import adopt, made_of, recorded
 from penstock.run.runtime import Event, Job, Outcome, Runtime
-from penstock.spec.tables import Table
-
-#: Seconds a claim holds without a sign of life; renewed three times in that span.
-LEASE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -211,131 +198,3 @@ def _files_of(action: Action, seen: Mapping[str, FileSeen] | None) -> Any:
         return None
     labels = [*action.files.new, *action.files.changed] if action.mode == "part" else seen
     return [[label, seen[label].size_bytes, seen[label].changed_ns] for label in sorted(labels) if label in seen]
-
-
-# -- claims ---------------------------------------------------------------------------------------------------------
-def me() -> str:
-    """This process as a claim's owner: host, pid, and the kernel's start time of the process, so that a reused pid is told apart."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_born(os.getpid())}"
-
-
-def _born(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def is_dead(owner: str) -> bool:
-    """Whether a claim's owner was a process of this machine that is gone; False if that cannot be told."""
-    host, pid, born, *_ = (*owner.split("#")[0].split("/"), "", "")
-    if host != socket.gethostname() or not pid.isdigit() or not born:
-        return False
-    return _born(int(pid)) != born
-
-
-@contextmanager
-def claimed(runtime: Runtime, name: str, run_id: str) -> Iterator[Claim]:
-    """Holds a claim for the length of the block, renewed by a thread; a dead owner's claim is taken over at once.
-
-    Raises: Busy(E4005) while another live process holds it.
-    """
-    owner = f"{me()}#{run_id}"
-    try:
-        claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
-    except Busy as busy:
-        if busy.holder is None or not is_dead(busy.holder.owner):
-            raise
-        runtime.state.release(busy.holder)
-        claim = runtime.state.claim(name, owner, now=runtime.clock.now(), lease_s=LEASE_S)
-    over = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(runtime, claim, over), daemon=True)
-    keeper.start()
-    try:
-        yield claim
-    finally:
-        over.set()
-        keeper.join()
-        runtime.state.release(claim)
-
-
-def _keep(runtime: Runtime, claim: Claim, over: threading.Event) -> None:
-    while not over.wait(LEASE_S / 3):
-        try:
-            claim = runtime.state.renew(claim, now=runtime.clock.now(), lease_s=LEASE_S)
-        except Fenced:
-            return
-        except PenstockError:
-            continue
-
-
-# -- what is recorded -----------------------------------------------------------------------------------------------
-def recorded(state: State) -> dict[str, Made]:
-    """Newest recorded version of every asset."""
-    listing = state.heads("listing")
-    by_asset: dict[str, dict[str, Any]] = {}
-    for key, record in listing.items():
-        by_asset.setdefault(key.split("/", 1)[0], {})[key] = record
-    return {name: made_of(name, head.body, by_asset.get(name, {})) for name, head in state.heads("asset").items()}
-
-
-def made_of(name: str, body: Mapping[str, Any], listing: Mapping[str, Any]) -> Made:
-    return Made(
-        version=str(body["version"]), definition=str(body["definition"]), contract=str(body["contract"]), params=body["params"],
-        inputs=body["inputs"], rows=int(body["rows"]), seconds=float(body.get("seconds", 0.0)), bytes_in=int(body.get("bytes_in", 0)),
-        files=recorded_files(listing, name),
-    )  # fmt: skip
-
-
-def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
-    """Records versions that were committed by a run that died before it could record them.
-
-    Such an asset has a `pending` record newer than its `asset` record; the lake tells whether its token was committed.
-    """
-    pending, assets = runtime.state.heads("pending"), runtime.state.heads("asset")
-    found = []
-    for name, record in pending.items():
-        if name not in graph.nodes or (name in assets and assets[name].seq > record.seq):
-            continue
-        try:
-            with claimed(runtime, f"asset:{name}", runtime.ids.new()) as claim:
-                if _adopted(graph.nodes[name], runtime, claim):
-                    found.append(name)
-        except Busy:
-            continue  # that run is not dead but at work, and will record it itself
-    return tuple(found)
-
-
-def _adopted(node: Node, runtime: Runtime, claim: Claim) -> bool:
-    """Records the newest version of an asset if it was committed and never recorded; its exports are written first."""
-    name = node.name
-    record, head = (runtime.state.heads(kind, prefix=name).get(name) for kind in ("pending", "asset"))
-    if record is None or (head is not None and head.seq > record.seq):
-        return False
-    snapshot = next((s for s in reversed(runtime.lake.history(name)) if s.token == record.body["token"]), None)
-    if snapshot is None:
-        return False
-    if (left := record.body.get("replayed")) is not None:
-        files = [DataFile(**{**f, "partition": tuple(f["partition"]), "deletes": tuple(f["deletes"])}) for f in left]
-        rejected.renew(runtime.lake, name, files, token=snapshot.token)
-    now, aside = runtime.clock.now(), runtime.lake.snapshot(rejected_name(name))
-    body = {**record.body, **version_of(snapshot), "aside": aside.version if aside else None, "at": iso(now)}
-    if isinstance(node.asset, Table) and node.asset.exports:
-        body["contract"] = _exported(node.asset, runtime) or body["contract"]
-    runtime.state.append_all([("asset", name, body), *listing_entries(name, body)], at=now, claim=claim)
-    runtime.tell(Event("note", name, "a version that an interrupted run had published was recorded"))
-    return True
-
-
-def _exported(table: Table, runtime: Runtime) -> str:
-    """Writes a table's exports. Returns "" or, if they fail, a contract that no table has, so that the next run tries again."""
-    session = runtime.engine.session()
-    try:
-        export_table(table, runtime, session)
-    except (PenstockError, OSError) as error:
-        runtime.tell(Event("note", table.name, f"its exports could not be written: {error}"))
-        return "(exports are missing)"
-    finally:
-        session.close()
-    return ""

@@ -13,9 +13,11 @@ from penstock.plan.records import FileSeen
 from penstock.ports.engine import Loaded, RawFile, RawFiles
 from penstock.ports.lake import Draft, Scan
 from penstock.run import rejected
+from penstock.run.audit import Batch, audited, final_audit, require_passed
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, moved, published, require_passed, standing_rows, unchanged
+from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Job, Outcome
+from penstock.run.standing import moved, standing_rows
 from penstock.spec.schema import Field, Schema, common, primitive, schema_from_record, schema_of, schema_record, widened
 from penstock.spec.sources import Database, Files, format_by_name
 

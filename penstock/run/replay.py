@@ -17,12 +17,15 @@ from penstock.plan.records import Action, Declared
 from penstock.ports.engine import RawFile, RawFiles
 from penstock.ports.lake import DataFile, Draft, Operation, Scan, Snapshot
 from penstock.run import rejected
+from penstock.run.audit import Batch, audited, final_audit, require_passed
 from penstock.run.build import merged
-from penstock.run.execute import adopt, claimed
+from penstock.run.claims import claimed
 from penstock.run.land import FILE_COLUMN, format_of
 from penstock.run.ledger import Step, require_balance
-from penstock.run.publish import Batch, audited, final_audit, require_passed, standing_rows, version_of
+from penstock.run.publish import version_of
+from penstock.run.recorded import adopt
 from penstock.run.runtime import Job, Runtime
+from penstock.run.standing import standing_rows
 from penstock.spec.schema import Field, Schema, schema_from_record
 from penstock.spec.sources import Files
 from penstock.spec.tables import Merge, Table

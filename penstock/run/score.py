@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.ground.errors import DefinitionError, GateFailed
 from penstock.ground.names import quote
+from penstock.run.audit import Batch, audited, final_audit
 from penstock.run.build import HIDDEN, bind_inputs
 from penstock.run.learn import feature_assets, model_rows, registered
 from penstock.run.ledger import Step
-from penstock.run.publish import Batch, audited, final_audit, published, unchanged
+from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Job, Outcome
 from penstock.spec.models import Model, Predictions
 

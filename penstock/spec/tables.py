@@ -131,6 +131,9 @@ def sql(text: str, **params: Any) -> Sql:
     return Sql(text, tuple(sorted(params.items())))
 
 
+EXPORT_ENDINGS = (".parquet", ".csv", ".ndjson", ".jsonl", ".json", ".arrow")
+
+
 # -- the table ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Export:
@@ -235,6 +238,11 @@ def validated(made: Table) -> Table:
 
     Raises: DefinitionError(E1001).
     """
+    for export in made.exports:
+        if not export.to.lower().endswith(EXPORT_ENDINGS):
+            raise DefinitionError(
+                "unknown ending of an export", place=f"{made.name}.export", expected=", ".join(EXPORT_ENDINGS), got=export.to
+            )
     if isinstance(made.write, Merge) and not (made.key and made.time):
         raise DefinitionError(
             "a merged table needs a key and a time", place=made.name, hint="@ps.table(key=..., time=..., write=ps.merge())"

@@ -16,6 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory that can be imported from; what was imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pipeline", raising=False)  # of a project that another test opened
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -10,7 +10,7 @@ from penstock.plan.records import Declared, FileSeen, Made
 
 
 @st.composite
-def worlds(draw: st.DrawFn):  # noqa: ANN201
+def worlds(draw: st.DrawFn):
     size = draw(st.integers(1, 7))
     names = [f"a{i}" for i in range(size)]
     inputs = {n: tuple(draw(st.sets(st.sampled_from(names[:i])))) if i else () for i, n in enumerate(names)}
@@ -26,7 +26,7 @@ def worlds(draw: st.DrawFn):  # noqa: ANN201
     return declared, made, chosen, forced
 
 
-def brute_force(declared, made, chosen, forced) -> set[str]:  # noqa: ANN001
+def brute_force(declared, made, chosen, forced) -> set[str]:
     """Repeats until nothing changes: an asset works if it, or an input of it, is not as recorded."""
     working: set[str] = set()
     while True:
@@ -50,7 +50,7 @@ def brute_force(declared, made, chosen, forced) -> set[str]:  # noqa: ANN001
 
 
 @given(worlds())
-def test_plan_is_brute_force(world) -> None:  # noqa: ANN001
+def test_plan_is_brute_force(world) -> None:
     declared, made, chosen, forced = world
     actions = plan(declared, made, {}, chosen=chosen, force=forced)
     assert {a.asset for a in actions if a.works} == brute_force(declared, made, chosen, forced)
@@ -59,13 +59,13 @@ def test_plan_is_brute_force(world) -> None:  # noqa: ANN001
 
 
 @given(worlds())
-def test_nothing_is_left_after_it_was_done(world) -> None:  # noqa: ANN001
+def test_nothing_is_left_after_it_was_done(world) -> None:
     declared, _, _, _ = world
     made: dict[str, Made] = {}
     for name, asset in declared.items():
         versions = {n: m.version for n, m in made.items()}
         assert decide(asset, None, None, versions).status == "stale"
-        made[name] = Made("1", asset.definition, asset.contract, {}, {i: "1" for i in asset.inputs}, 1, 1.0)
+        made[name] = Made("1", asset.definition, asset.contract, {}, dict.fromkeys(asset.inputs, "1"), 1, 1.0)
     assert plan(declared, made, {}, chosen=set(declared)).nothing
 
 
@@ -75,7 +75,7 @@ files_now = st.dictionaries(
 
 
 @given(files_now, files_now)
-def test_each_file_is_in_one_class(was, now) -> None:  # noqa: ANN001
+def test_each_file_is_in_one_class(was, now) -> None:
     work = file_work(was, now)
     assert set(work.new) == set(now) - set(was)
     assert set(work.gone) == set(was) - set(now)

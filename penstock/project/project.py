@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from penstock.graph.graph import Graph, build
 from penstock.graph.select import select
 from penstock.ground.clock import Clock, SystemClock
-from penstock.ground.errors import SettingsError
+from penstock.ground.errors import PenstockError, SettingsError, SourceError
 from penstock.ground.ids import Ids, SystemIds
 from penstock.ground.paths import private_folder
 from penstock.plan.decide import needs_digest, plan
@@ -144,13 +144,22 @@ class Project:
         return declared(self.graph, CodeReader(self.root), params)
 
     # -- plan and run -----------------------------------------------------------------------------------------------
-    def seen(self, chosen: Collection[str]) -> dict[str, dict[str, FileSeen]]:
-        """The files of the chosen file sources as they are now; contents are looked at only where size and time do not tell."""
+    def seen(self, chosen: Collection[str], unseen: dict[str, PenstockError] | None = None) -> dict[str, dict[str, FileSeen]]:
+        """The files of the chosen file sources as they are now; contents are looked at only where size and time do not tell.
+
+        Raises: SourceError(E2001) for a source without files, or puts it into `unseen` if that is given.
+        """
         listing = self.state.heads("listing")
         found: dict[str, dict[str, FileSeen]] = {}
         for node in self.graph:
-            if node.name in chosen and isinstance(node.asset, Files):
+            if node.name not in chosen or not isinstance(node.asset, Files):
+                continue
+            try:
                 found[node.name] = {f.label: self._seen(f, listing.get(f"{node.name}/{f.label}")) for f in self.list_files(node.asset)}
+            except SourceError as error:
+                if unseen is None:
+                    raise
+                unseen[node.name] = error
         return found
 
     def _seen(self, file: RawFile, record: Any) -> FileSeen:
@@ -190,7 +199,9 @@ class Project:
 
         chosen = set(select(self.graph, selection, needed=True))
         forced = set(select(self.graph, selection)) if force else set()
-        wanted = Wanted(self.graph, self.declared(params), self.seen(chosen), chosen, forced, self.looks(chosen))
+        unseen: dict[str, PenstockError] = {}
+        seen = self.seen(chosen, unseen)
+        wanted = Wanted(self.graph, self.declared(params), seen, chosen, forced, self.looks(chosen), unseen)
         report = run(wanted, self.runtime, KINDS)
         if crowded := [r.asset for r in report.results if r.status == "made" and needs_upkeep(int(r.body.get("files", 0)))]:
             self.upkeep(*crowded)

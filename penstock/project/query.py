@@ -95,6 +95,8 @@ def query(runtime: Runtime, sql: str, *, as_of: datetime | None = None, params: 
         for name in tables_of(tree):
             if name not in known:
                 visible = sorted(n for n in known if not n.endswith(REJECTED_SUFFIX))
+                if name.endswith(REJECTED_SUFFIX) and name.removesuffix(REJECTED_SUFFIX) in known:
+                    raise UnknownName("no row of this table was ever rejected", place=name)
                 raise UnknownName("no table has this name", place=name, hint=did_you_mean(name, visible) + "; `penstock run` makes them")
             snapshot = runtime.lake.snapshot(name, at=as_of) if as_of else runtime.lake.snapshot(name)
             if snapshot is None:

@@ -47,6 +47,7 @@ def load(root: Path, *, level: str | None = None) -> Settings:
     Raises: SettingsError(E7001) for a file that is no TOML, an unknown key or level, with what is known.
     """
     data = _read(root / FILE)
+    _known(data, ("project", "level"), "")
     project = data.get("project", {})
     _known(project, _PROJECT_KEYS, "project")
     chosen = level or environment().get("PENSTOCK_LEVEL") or project.get("level")
@@ -55,17 +56,32 @@ def load(root: Path, *, level: str | None = None) -> Settings:
         raise SettingsError("no such level", place=f"{FILE}[level.{chosen}]", hint=did_you_mean(chosen, ["embedded", *levels]))
     values = dict(levels.get(chosen or "", {}))
     _known(values, _LEVEL_KEYS, f"level.{chosen}")
+    if "threads" in values and not (isinstance(values["threads"], int) and values["threads"] > 0):
+        raise SettingsError("not a number of threads", place=f"{FILE}[level.{chosen}].threads", expected="1 or more", got=values["threads"])
     for key in _LEVEL_KEYS:
         if found := environment().get(f"PENSTOCK_{key.upper()}"):
             values[key] = found
+    if isinstance(text := values.get("threads"), str):
+        if not text.isdigit() or int(text) < 1:
+            raise SettingsError("not a number of threads", place="PENSTOCK_THREADS", expected="1 or more", got=text)
+        values["threads"] = int(text)
     return Settings(
         root=root,
         name=str(project.get("name", root.name)),
         level=chosen or "embedded",
-        modules=tuple(project.get("modules", ("pipeline",))),
+        modules=_modules(project.get("modules", "pipeline")),
         urls={k: str(v) for k, v in values.items() if k in _PORTS},
         options={k: v for k, v in values.items() if k not in _PORTS},
     )
+
+
+def _modules(value: Any) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
+    if not found or not all(isinstance(name, str) for name in found):
+        raise SettingsError(
+            "not a list of modules", place=f"{FILE}[project].modules", expected='"pipeline" or ["pipeline", "more"]', got=value
+        )
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -80,9 +96,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _known(values: Mapping[str, Any], keys: tuple[str, ...], place: str) -> None:
     for key in values:
         if key in _LATER:
-            raise SettingsError("this part cannot be moved yet", place=f"{FILE}[{place}].{key}", expected=", ".join(keys))
+            raise SettingsError(
+                "this part cannot be moved yet", place=f"{FILE}[{place}].{key}" if place else f"{FILE}[{key}]", expected=", ".join(keys)
+            )
         if key not in keys:
-            raise SettingsError("unknown setting", place=f"{FILE}[{place}].{key}", hint=did_you_mean(key, keys))
+            raise SettingsError(
+                "unknown setting", place=f"{FILE}[{place}].{key}" if place else f"{FILE}[{key}]", hint=did_you_mean(key, keys)
+            )
 
 
 def secret(name: str) -> str:

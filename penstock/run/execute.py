@@ -60,7 +60,10 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be run: the graph, what is declared, what is seen of the sources now, and which assets."""
+    """What is to be run: the graph, what is declared, what is seen of the sources now, and which assets.
+
+    `unseen` are sources that cannot be looked at; they fail alone, with what needs them.
+    """
 
     graph: Graph
     declared: Mapping[str, Declared]
@@ -68,6 +71,7 @@ class Wanted:
     chosen: Collection[str]
     force: Collection[str] = ()
     looks: Collection[str] = ()
+    unseen: Mapping[str, PenstockError] = field(default_factory=dict)
 
 
 Kinds = Mapping[str, Callable[[Job], Outcome]]
@@ -108,6 +112,8 @@ def _one(
     if lost := [name for name in node.inputs if name in broken]:
         runtime.tell(Event("skipped", node.name, f"needs {', '.join(lost)}"))
         return AssetResult(node.name, node.kind, "skipped", reasons=(f"{', '.join(lost)} has no version to use",))
+    if node.name in wanted.unseen:
+        return _failed(node, runtime, wanted.unseen[node.name], 0.0, ())
     action = decided(node, wanted, made.get(node.name), versions)
     reasons = tuple(r.text for r in action.reasons)
     if not action.works:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,7 @@ def train(job: Job) -> Outcome:
     results = gates.evaluate(model.gates, measured, _production(job, model, sets))
     for result in results:
         job.tell("gate", result.reason, **result.as_record())
-    return _registered(job, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results])
+    return _registered(job, model, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results])
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,20 @@ def registered(runtime: Runtime, model: str, version: str) -> Scorer:
 
 
 def _production(job: Job, model: Model, sets: _Sets) -> Evaluation | None:
-    """The newest passing version measured on the same test rows, if a gate asks for it and there is one."""
+    """The newest passing version measured on the same test rows, if a gate asks for it and there is one.
+
+    A version that needs columns the candidate does without is held by what was measured when it was made.
+    """
     from penstock.craft.learning import slices, training
+    from penstock.craft.learning.measured import from_record
 
     version = str(job.base.get("version") or "")
     if not version or all(gate.op != "not_below" for gate in model.gates):
         return None
     scorer = registered(job.runtime, job.name, version)
+    if not set(scorer.encoder.names) <= set(sets.encoder.names):
+        job.tell("note", f"{version} needs columns that are no longer features; compared with what was measured on its own test rows")
+        return from_record(job.base["evaluation"]) if job.base.get("evaluation") else None
     test = training.fill(job.session.read(sets.test_query), len(sets.test.y), scorer.encoder, label=model.label, keep=model.slices)
     return slices.evaluate(test.y, scorer.scores(test.X), test.kept)
 
@@ -186,6 +193,7 @@ def _split_step(total: int, labelled: int, dated: int) -> Step:
 
 def _registered(
     job: Job,
+    model: Model,
     version: str,
     folder: Path,
     manifest: Mapping[str, Any],
@@ -194,8 +202,10 @@ def _registered(
     measured: Evaluation,
     gates: Sequence[Mapping[str, Any]],
 ) -> Outcome:
-    """Appends the version to the registry; if it passed it becomes the asset's newest version."""
+    """Appends the version to the registry; if it passed it becomes the asset's newest version.
 
+    Of a refused version the asset's record keeps only that it was tried and why it was refused: what is live stays described.
+    """
     from penstock.craft.learning.calibration import reliability
 
     refused = not all(g["passed"] for g in gates)
@@ -215,13 +225,13 @@ def _registered(
         "calibration": reliability(sets.test.y, scores).as_record(),
         "gates": list(gates),
         "features": list(sets.encoder.names),
+        "given": [{"asset": f.asset} if isinstance(f, Feature) else {"column": f} for f in model.features],
         "inputs": {name: job.versions[name] for name in job.node.inputs},
         "seconds": job.seconds,
         "at": iso(now),
         "run": job.run,
     }
-    passing = {} if refused else {"version": version}
-    body = {
+    tried = {
         "kind": "model",
         "token": job.token,
         "mode": "full",
@@ -229,18 +239,27 @@ def _registered(
         "definition": job.declared.definition,
         "contract": job.declared.contract,
         "params": job.declared.recorded_params,
-        "rows": len(sets.train.y),
-        "rows_in": job.steps[0].rows_in,
-        "rejected": 0,
+        "inputs": entry["inputs"],
         "ledger": [s.record() for s in job.steps],
-        **entry,
-        "version": job.base.get("version", ""),
+        "refused": refused,
         "candidate": version,
-        **passing,
+        "run": job.run,
+        "at": entry["at"],
     }
-    job.runtime.state.append_all([("model", f"{job.name}@{version}", entry), ("asset", job.name, body)], at=now, claim=job.claim)
+    told = {**entry, **tried, "rows": len(sets.train.y), "rows_in": job.steps[0].rows_in, "rejected": 0}
+    live = str(job.base.get("version") or "")
+    body = {**told, "version": live} if refused else told
+    kept = {**job.base, **tried, "refused_gates": list(gates)} if refused and live else body
+    job.runtime.state.append_all([("model", f"{job.name}@{version}", entry), ("asset", job.name, kept)], at=now, claim=job.claim)
     reach("model.registered")
     return Outcome(str(body["version"]), body)
+
+
+def as_trained(runtime: Runtime, model: Model, name: str, version: str) -> Model:
+    """The model's record with the features that a registered version was trained with."""
+    entry = runtime.state.heads("model", prefix=f"{name}@{version}")[f"{name}@{version}"].body
+    given = tuple(Feature(g["asset"]) if "asset" in g else str(g["column"]) for g in entry["given"])
+    return replace(model, features=given)
 
 
 def feature_assets(model: Model) -> tuple[str, ...]:

@@ -34,11 +34,12 @@ def published(
     state.append("pending", job.name, body, at=now, claim=job.claim)
     aside = _publish_rejected(job, batch)
     reach("run.rejected_committed")
+    replaces = batch.whole and job.runtime.lake.snapshot(job.name) is not None  # also what no record tells of
     snapshot = job.runtime.lake.commit(
         batch.draft,
         (*batch.kept, *batch.files),
         token=job.token,
-        remove=batch.remove,
+        remove="*" if replaces else batch.remove,
         summary={
             "run": job.run,
             "definition": job.declared.definition,

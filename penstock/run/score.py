@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.ground.errors import DefinitionError, GateFailed
 from penstock.ground.names import quote
-from penstock.run.audit import Batch, audited, final_audit
+from penstock.run.audit import Batch, audited, final_audit, require_passed
 from penstock.run.build import HIDDEN, bind_inputs
-from penstock.run.learn import feature_assets, model_rows, registered
+from penstock.run.learn import as_trained, feature_assets, model_rows, registered
 from penstock.run.ledger import Step
 from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Job, Outcome
@@ -32,6 +32,7 @@ def score(job: Job) -> Outcome:
     model = job.graph.node(asset.model).asset
     assert isinstance(model, Model)
     scorer = _scorer(job, asset.model)
+    model = as_trained(job.runtime, model, asset.model, job.versions[asset.model])
     scans = bind_inputs(job, (asset.over, *feature_assets(model)))
     part = job.part and job.base.get("inputs", {}).get(asset.model) == job.versions[asset.model]
     wanted, total, filtered, already = _wanted(job, asset, model, part)
@@ -48,7 +49,8 @@ def score(job: Job) -> Outcome:
     if part and not written:
         return unchanged(job)
     batch, audit = audited(job, batch, (), rows.key)
-    final_audit(job, batch, (), rows.key, job.runtime.lake.scan(job.name) if part else None)
+    if (whole := final_audit(job, batch, (), rows.key, job.runtime.lake.scan(job.name) if part else None)) is not None:
+        require_passed(job, whole)
     return published(job, batch, audit)
 
 

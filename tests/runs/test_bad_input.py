@@ -182,9 +182,22 @@ def test_gzip_and_plain_together(shop: Any) -> None:
 
 # -- definitions ------------------------------------------------------------------------------------------------------
 def test_no_file_matches(shop: Any) -> None:
-    shop.pipeline('raw = ps.files("nothing/*.csv")\n')
+    shop.write("data/a.csv", GOOD)
+    shop.pipeline('nothing = ps.files("nothing/*.csv")\nraw = ps.files("data/*.csv")\n')
     with pytest.raises(PenstockError, match="E2001"):
-        shop.run()
+        shop.plan()
+    report = shop.run()
+    assert {r.asset: r.status for r in report.results} == {"nothing": "failed", "raw": "made"}
+    assert report.results[0].error["code"] == "E2001"
+
+
+def test_a_state_without_records_doubles_nothing(shop: Any) -> None:
+    shop.write("data/a.csv", GOOD)
+    shop.pipeline(RAW.format(more=""))
+    shop.made()
+    shop.write("penstock.toml", '[project]\nlevel = "other"\n[level.other]\nstate = "sqlite:///other.db"\n')
+    shop.made()
+    assert shop.rows("SELECT count(*) AS n FROM raw") == [{"n": 2}]
 
 
 def test_a_circle_is_named(shop: Any) -> None:

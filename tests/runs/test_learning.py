@@ -132,3 +132,24 @@ def test_no_future_is_seen(shop: Any) -> None:
         assert (found["share_2d"] is None) == (not labelled)
         if labelled:
             assert abs(found["share_2d"] - sum(labelled) / len(labelled)) < 1e-9
+
+
+def test_a_refused_version_leaves_the_live_one_described_and_scoring(shop: Any) -> None:
+    write(shop, "a", 0, 800)
+    gate = 'ps.metric("roc_auc").not_below("production", by=0.01)'
+    shop.pipeline(PIPELINE.replace("GATES", gate))
+    shop.made()
+    with shop.open() as project:
+        live = dict(project.state.heads("asset")["chance"].body["metrics"])
+    shop.pipeline(PIPELINE.replace("GATES", gate).replace('[history, "size", "user"]', '["user"]'))
+    write(shop, "b", 800, 40)
+    done = bodies(shop.run())
+    assert done["chance"].status == "refused"
+    assert done["chance"].body["metrics"]["roc_auc"] < live["roc_auc"] - 0.01
+    with shop.open() as project:
+        head = project.state.heads("asset")["chance"].body
+    assert (head["version"], head["candidate"], head["metrics"]) == ("v1", "v2", live)
+    assert done["scores"].status == "made"
+    assert shop.rows("SELECT count(*) AS n, min(model_version) AS low, max(model_version) AS high FROM scores") == [
+        {"n": 840, "low": "v1", "high": "v1"}
+    ]

@@ -171,6 +171,19 @@ class Project:
             return replace(now, digest=self.files.digest(file))
         return now
 
+    def _remember(self, seen: Mapping[str, Mapping[str, FileSeen]], before_ns: int) -> None:
+        """Records files whose content was looked at and is as it was landed, so that it need not be looked at again."""
+        listing = self.state.heads("listing")
+        entries = []
+        for name, files in seen.items():
+            for label, now in files.items():
+                record = listing.get(f"{name}/{label}")
+                if record is not None and now.digest and now.digest == record.body["digest"]:
+                    body = {**record.body, "changed_ns": now.changed_ns, "loaded_ns": before_ns}
+                    entries.append(("listing", f"{name}/{label}", body))
+        if entries:
+            self.state.append_all(entries, at=self.clock.now())
+
     def looks(self, chosen: Collection[str]) -> set[str]:
         """Sources that only reading can tell about."""
         return {n.name for n in self.graph if n.name in chosen and isinstance(n.asset, Database)}
@@ -200,7 +213,9 @@ class Project:
         chosen = set(select(self.graph, selection, needed=True))
         forced = set(select(self.graph, selection)) if force else set()
         unseen: dict[str, PenstockError] = {}
+        before_ns = int(self.clock.now().timestamp() * 1e9)
         seen = self.seen(chosen, unseen)
+        self._remember(seen, before_ns)
         wanted = Wanted(self.graph, self.declared(params), seen, chosen, forced, self.looks(chosen), unseen)
         report = run(wanted, self.runtime, KINDS)
         if crowded := [r.asset for r in report.results if r.status == "made" and needs_upkeep(int(r.body.get("files", 0)))]:

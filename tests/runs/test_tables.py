@@ -99,6 +99,9 @@ def test_a_touched_file_with_the_same_content_is_fresh(shop: Any) -> None:
     shop.made()
     os.utime(path, ns=(1, 1))
     assert shop.run().nothing
+    with shop.open() as project:
+        body = project.state.heads("listing")["raw/data/a.csv"].body
+    assert body["changed_ns"] == 1, "what was looked at once need not be looked at again"
 
 
 @pytest.mark.parametrize(("gone", "left"), [("keep", 4), ("drop", 3)])

@@ -1,4 +1,7 @@
-"""`python -m bench.figures RESULTS.jsonl ... > docs/figures.md`: the page of figures from lines that `python -m bench --out` wrote."""
+"""`python -m bench.figures RESULTS.jsonl ... > docs/figures.md`: the page of figures from lines that `python -m bench --out` wrote.
+
+What the numbers do not say stands in `notes.md` beside this file, and is written by hand.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ def page(lines: list[Line]) -> str:
 
 def main() -> None:
     lines = [json.loads(line) for path in sys.argv[1:] for line in Path(path).read_text().splitlines() if line.strip()]
-    sys.stdout.write(page(lines))
+    sys.stdout.write(page(lines) + (Path(__file__).parent / "notes.md").read_text())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole flights loop by PySpark + Feast + MLflow + Redis (`flights_seeds.py`), against Penstock.
 
-Both score the same flights. They learn from almost the same rows: the example splits at midnight UTC and rejects one row by a check, the
+Both score the same flights. They learn from almost the same rows: the example splits at midnight UTC and a check rejects one of them, the
 programs by hand split by the month of local time, so that of 300,326 rows the example has 145 fewer and the AUC differs in its third place.
 """
 

@@ -22,7 +22,7 @@ from penstock.spec.features import after, count, features, mean
 from penstock.spec.features import max_ as max
 from penstock.spec.features import min_ as min
 from penstock.spec.features import sum_ as sum
-from penstock.spec.models import by_time, metric, model, predictions
+from penstock.spec.models import by_group, by_ratio, by_time, import_model, metric, model, no_leakage, predictions
 from penstock.spec.partitions import bucket, by, day, hour, month, year
 from penstock.spec.sources import database, files, secret
 from penstock.spec.tables import append, merge, slices, sql, table
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "PenstockError", "Project", "TrainingSet", "after", "append", "between", "bucket", "by", "by_time", "count", "database", "day",
-    "features", "files", "finite", "fresh", "holds", "hour", "matches", "max", "mean", "merge", "metric", "min", "model", "month",
-    "not_null", "null_share", "one_of", "open", "predictions", "rows", "satisfies", "secret", "slices", "sql", "sum", "table",
-    "unique", "year",
+    "PenstockError", "Project", "TrainingSet", "after", "append", "between", "bucket", "by", "by_group", "by_ratio", "by_time",
+    "count", "database", "day", "features", "files", "finite", "fresh", "holds", "hour", "import_model", "matches", "max", "mean",
+    "merge", "metric", "min", "model", "month", "no_leakage", "not_null", "null_share", "one_of", "open", "predictions", "rows",
+    "satisfies", "secret", "slices", "sql", "sum", "table", "unique", "year",
 ]  # fmt: skip
 
 _LATE = {"Project": "penstock.project.project", "TrainingSet": "penstock.craft.learning.training"}

@@ -45,7 +45,8 @@ def _declared(node: Node, code: CodeReader, overrides: Mapping[str, Any]) -> Dec
         return Declared(node.name, node.kind, node.inputs, digest([asdict(asset)["known"], *_plain(_parts(asset))]), "", params)
     if isinstance(asset, Model):
         parts = [asset.over, asset.label, [getattr(f, "asset", f) for f in asset.features], asdict(asset.split), asset.seed]
-        made = [*parts, code.digest(asset.function)]
+        parts += [asset.kind, asset.weight, asset.group, asset.folds, asset.calibrate, asset.format, asset.source]
+        made = [*parts, code.digest(asset.function) if asset.function is not None else ""]
         contract = digest([[asdict(g) for g in asset.gates], asset.slices])
         return Declared(node.name, node.kind, node.inputs, digest(made), contract, params)
     assert isinstance(asset, Predictions)

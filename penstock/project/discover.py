@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -95,7 +96,7 @@ def assets_of(modules: Iterable[ModuleType]) -> dict[str, Asset]:
                     if name in named:
                         raise DefinitionError("two assets have the same name", place=f"{module.__name__}.{variable}", got=name)
                     names[id(asset)] = name
-                    named[name] = asset
+                    named[name] = replace(asset, name=name) if isinstance(asset, Model) and not asset.name else asset
     return {name: with_names(asset, partial(_name_of, names=names, named=named, of=name)) for name, asset in named.items()}
 
 

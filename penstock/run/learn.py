@@ -7,22 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.graph.graph import Graph
 from penstock.ground.clock import iso
 from penstock.ground.errors import DefinitionError
 from penstock.ground.failpoints import reach
 from penstock.ground.names import quote
 from penstock.ground.paths import inside
-from penstock.ports.engine import Session
-from penstock.ports.lake import Scan
-from penstock.run.build import bind_inputs, visible
+from penstock.run.build import bind_inputs
 from penstock.run.ledger import Step, require_balance
+from penstock.run.point_in_time import Rows, model_rows
 from penstock.run.runtime import Job, Outcome, Runtime
-from penstock.spec.features import Features
-from penstock.spec.models import Feature, Model
-from penstock.spec.schema import Schema
-from penstock.spec.spans import seconds
-from penstock.spec.tables import Table
+from penstock.spec.models import ByTime, Feature, Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,57 +31,12 @@ if TYPE_CHECKING:
 PARITY_ROWS = 500
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A named relation with all columns a model needs: of its table and, point in time, of its features.
-
-    `columns` are the model's inputs in order; `time` and `key` are those of the table.
-    """
-
-    relation: str
-    schema: Schema
-    columns: tuple[str, ...]
-    time: str
-    key: tuple[str, ...]
-
-
-def model_rows(session: Session, graph: Graph, model: Model, scans: Mapping[str, Scan], spine: str) -> Rows:
-    """Joins a model's feature assets to the rows of `spine` (a relation with the columns of the model's table).
-
-    A row at time t gets, of each feature asset, the newest row of its entity at or before t. No row is lost or doubled.
-    """
-    over = graph.node(model.over).asset
-    time, key = (over.time, over.key) if isinstance(over, Table) else (None, ())
-    if time is None:
-        raise DefinitionError("a model's table needs a time column", place=f"{model.name}.over", got=model.over, hint="@ps.table(time=...)")
-    schema = visible(scans[model.over].schema)
-    columns: list[str] = []
-    left = spine
-    for i, given in enumerate(model.features):
-        if isinstance(given, str):
-            schema.field(given, of=model.over)
-            columns.append(given)
-            continue
-        asset = graph.node(given.asset).asset
-        assert isinstance(asset, Features)
-        taken = {f"{given.asset}_{column}": column for column in asset.columns}
-        view = f"_features{i}"
-        picked = ", ".join([*(quote(c) for c in (*asset.entity, asset.time)), *(f"{quote(c)} AS {quote(n)}" for n, c in taken.items())])
-        session.define(view, f"SELECT {picked} FROM {quote(given.asset)}")
-        within = float(seconds(asset.ttl)) if asset.ttl else None
-        name = f"_joined{i}"
-        schema = session.asof(name, left, view, by=asset.entity, on=time, right_on=asset.time, within_s=within, take=list(taken))
-        columns += list(taken)
-        left = name
-    return Rows(left, schema, tuple(columns), time, key)
-
-
 def train(job: Job) -> Outcome:
     """Makes a version of a model. One whose gates fail is registered as refused and not used; that is recorded, not raised."""
     from penstock.craft.learning import artefact, gates, slices, training
 
     model = job.node.asset
-    assert isinstance(model, Model)
+    assert isinstance(model, Model) and model.function is not None
     scans = bind_inputs(job, job.node.inputs)
     rows = model_rows(job.session, job.graph, model, scans, model.over)
     rows.schema.field(model.label, of=model.over)
@@ -133,6 +82,7 @@ def _sets(job: Job, model: Model, rows: Rows) -> _Sets:
     ]
     if not labelled or newest is None:
         raise DefinitionError("no row has a label", place=f"{model.over}[{model.label}]", got=f"{total} rows")
+    assert isinstance(model.split, ByTime)
     first = splits.boundary(model.split, newest)
     before = f"{time} < CAST('{first.isoformat()}' AS {'TIMESTAMPTZ' if first.tzinfo else 'TIMESTAMP'})"
     dated, train_rows = session.rows(f"SELECT count({time}), count(*) FILTER (WHERE {before}) FROM {over} WHERE {label} IS NOT NULL")[0]
@@ -260,8 +210,3 @@ def as_trained(runtime: Runtime, model: Model, name: str, version: str) -> Model
     entry = runtime.state.heads("model", prefix=f"{name}@{version}")[f"{name}@{version}"].body
     given = tuple(Feature(g["asset"]) if "asset" in g else str(g["column"]) for g in entry["given"])
     return replace(model, features=given)
-
-
-def feature_assets(model: Model) -> tuple[str, ...]:
-    """Names of a model's feature assets."""
-    return tuple(f.asset for f in model.features if isinstance(f, Feature))

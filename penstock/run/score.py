@@ -9,8 +9,9 @@ from penstock.ground.errors import DefinitionError, GateFailed
 from penstock.ground.names import quote
 from penstock.run.audit import Batch, audited, final_audit, require_passed
 from penstock.run.build import HIDDEN, bind_inputs
-from penstock.run.learn import as_trained, feature_assets, model_rows, registered
+from penstock.run.learn import as_trained, registered
 from penstock.run.ledger import Step
+from penstock.run.point_in_time import feature_assets, model_rows
 from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Job, Outcome
 from penstock.spec.models import Model, Predictions

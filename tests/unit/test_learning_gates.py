@@ -22,7 +22,10 @@ from penstock.craft.learning.measured import Evaluation, Measured, Slice, from_r
 from penstock.craft.learning.metrics import auc_interval, measure
 from penstock.craft.learning.splits import boundary
 from penstock.ground.errors import DefinitionError
-from penstock.spec.models import METRICS, by_time, metric
+from penstock.spec.models import METRICS as BY_KIND
+from penstock.spec.models import by_time, metric
+
+METRICS = BY_KIND["binary"]
 
 
 def utc(text: str) -> datetime:

@@ -11,14 +11,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from penstock.craft.learning.calibration import calibration_error
 from penstock.craft.learning.measured import Measured
-from penstock.spec.models import METRICS
+from penstock.spec.models import METRICS as BY_KIND
 
+METRICS = BY_KIND["binary"]
 _RANKING = ("roc_auc", "average_precision")
 _SMALLEST = float(np.finfo(np.float64).eps)
 
 
 def measure(y: NDArray[np.int8], p: NDArray[np.float64]) -> Measured:
-    """Every metric of `spec.models.METRICS`.
+    """Every metric of `spec.models.METRICS["binary"]`.
 
     Shapes:  y (n rows) of 0 and 1, p (n rows) scores in [0, 1].
     Nulls:   a metric that these rows do not define is None, with a reason: all of them for no rows or scores that are no

@@ -265,9 +265,31 @@ class RunFailed(PenstockError, RuntimeError):
 
 
 class MemoryLimit(PenstockError, MemoryError):
-    """The engine's memory limit was reached and spilling did not help."""
+    """A memory limit was reached: the engine's, and spilling did not help, or that of a job's process."""
 
     code: ClassVar[str] = "E5003"
+    fault: ClassVar[Fault] = "user"
+
+
+class TimeLimit(PenstockError, TimeoutError):
+    """A job's process was ended because its time was over."""
+
+    code: ClassVar[str] = "E5004"
+    fault: ClassVar[Fault] = "user"
+
+
+class JobCrashed(PenstockError, RuntimeError):
+    """A job's process is gone without an answer: it was killed, crashed in native code, or left by `os._exit`."""
+
+    code: ClassVar[str] = "E5005"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "user"
+
+
+class JobCancelled(PenstockError, RuntimeError):
+    """A job was cancelled while it ran, or before."""
+
+    code: ClassVar[str] = "E5006"
     fault: ClassVar[Fault] = "user"
 
 

@@ -7,7 +7,7 @@ can print them as text or JSON without parsing a message.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 Fault = Literal["user", "input", "backend", "penstock"]
@@ -59,6 +59,25 @@ class PenstockError(Exception):
             "retry": self.retry,
             "fault": self.fault,
         }
+
+
+class Elsewhere(Exception):
+    """The cause of an error that another process raised: its text is that process's traceback."""
+
+
+def from_record(record: Mapping[str, Any]) -> PenstockError:
+    """An error that another process told by `as_record`, of the class it had; a `traceback` in it becomes the cause."""
+    waiting, kinds = [PenstockError], {}
+    while waiting:
+        kind = waiting.pop()
+        kinds[kind.__name__] = kind
+        waiting += kind.__subclasses__()
+    found = kinds.get(str(record.get("kind")), PenstockError)
+    parts = {name: record.get(name, "") for name in ("place", "expected", "got", "hint")}
+    error = found(str(record.get("message", "")), **parts)
+    if record.get("traceback"):
+        error.__cause__ = Elsewhere(str(record["traceback"]))
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -290,6 +309,14 @@ class JobCancelled(PenstockError, RuntimeError):
     """A job was cancelled while it ran, or before."""
 
     code: ClassVar[str] = "E5006"
+    fault: ClassVar[Fault] = "user"
+
+
+class CodeChanged(PenstockError, RuntimeError):
+    """The project's code is not the one that the work was planned with."""
+
+    code: ClassVar[str] = "E5007"
+    retry: ClassVar[bool] = True
     fault: ClassVar[Fault] = "user"
 
 

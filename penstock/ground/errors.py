@@ -268,6 +268,13 @@ class StateTooNew(StorageError):
     fault: ClassVar[Fault] = "user"
 
 
+class StateUnreachable(StorageError):
+    """The database of the state does not answer, or broke off before it committed: nothing was written."""
+
+    code: ClassVar[str] = "E4011"
+    retry: ClassVar[bool] = True
+
+
 # -- 5: running -----------------------------------------------------------------------------------------------------
 class UserCodeError(PenstockError, RuntimeError):
     """A function of the project raised; its own traceback is the cause."""
@@ -306,7 +313,7 @@ class JobCrashed(PenstockError, RuntimeError):
 
 
 class JobCancelled(PenstockError, RuntimeError):
-    """A job was cancelled while it ran, or before."""
+    """A job was cancelled while it ran, or before; or a job that it comes after was lost."""
 
     code: ClassVar[str] = "E5006"
     fault: ClassVar[Fault] = "user"
@@ -318,6 +325,22 @@ class CodeChanged(PenstockError, RuntimeError):
     code: ClassVar[str] = "E5007"
     retry: ClassVar[bool] = True
     fault: ClassVar[Fault] = "user"
+
+
+class DuplicateJob(PenstockError, ValueError):
+    """A job with the same dedupe text has not ended yet."""
+
+    code: ClassVar[str] = "E5008"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "user"
+
+
+class WorkerVanished(PenstockError, RuntimeError):
+    """The worker of a job did not renew its lease: it was killed, its machine went away, or it hung."""
+
+    code: ClassVar[str] = "E5009"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "backend"
 
 
 # -- 6: models ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ Protocol. Records are JSON under a kind and a key; the newest record of a key is
 was true at T" is a query. Claims serialise writers of an asset: a claim has an epoch that only grows; a worker whose claim was taken
 over finds out at the next `renew` or at `append` with its claim, and must stop (Fenced).
 
+Jobs wait and run in the state's `queue`, which is kept in the same database (ports/queue.py).
+
 Kinds in use: `asset` (a version was made), `listing` (files of a source as last loaded), `crawl` (columns of a source), `run`, `step`,
 `model`, `promotion`, `setting`. Readers ignore keys they do not know.
 """
@@ -14,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+from penstock.ports.queue import Queue
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class StateCapabilities:
 
 
 class State(Protocol):
-    """Safe to call from several threads and processes at once."""
+    """Safe to call from several threads and processes at once. `queue` is the jobs of the same database; it ends with `close`."""
 
     capabilities: StateCapabilities
+    queue: Queue
 
     def append(self, kind: str, key: str, body: Mapping[str, Any], *, at: datetime, claim: Claim | None = None) -> Record:
         """Adds a record and makes it the head of its key.

@@ -13,7 +13,9 @@ from penstock.ground.clock import from_iso, iso
 from penstock.ground.digest import digest
 from penstock.ground.errors import Busy, Fenced, StorageError
 from penstock.ground.failpoints import reach
+from penstock.ports.queue import Queue
 from penstock.ports.state import Claim, Record, State, StateCapabilities
+from penstock.testing.queues import MemoryQueue
 
 T = TypeVar("T")
 Entry = tuple[str, str, Mapping[str, Any]]
@@ -25,6 +27,7 @@ class MemoryState:
     capabilities = StateCapabilities()
 
     def __init__(self) -> None:
+        self.queue: Queue = MemoryQueue()
         self._lock = threading.RLock()
         self._log: list[tuple[int, str, str, datetime, str]] = []
         self._claims: dict[str, tuple[int, str | None, datetime]] = {}
@@ -116,11 +119,13 @@ class FaultyState:
 
     A call that is `refused` changed nothing; one whose `answer` is `lost` did its work before it raised. Both raise StorageError(E4001),
     so that a caller cannot tell them apart. What was injected stands in `faults`, in order of the calls.
+    Its queue does not fail.
     """
 
     def __init__(self, inner: State, *, seed: int, share: float) -> None:
         """`share` of all calls fail, within [0, 1], half of them either way. The seed decides which."""
         self.capabilities = inner.capabilities
+        self.queue = inner.queue
         self.faults: list[tuple[str, Fault]] = []
         self._inner = inner
         self._seed = seed

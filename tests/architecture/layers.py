@@ -52,8 +52,9 @@ LIBRARIES = {
     "hypothesis": "testing",
 }
 
-#: Adapter -> files outside it that may say its name: the forms users ask for by library, and the dialect their queries are written in.
-NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py"}
+#: Adapter -> files outside it that may say its name: the forms users ask for by library, the dialect of
+#: their queries, and what is loaded ahead for tasks.
+NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py adapters/compute/process"}
 
 #: What is read from outside a program's values -> the one file that reads it.
 ONE_PLACE = {

@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.ground.errors import PenstockError
-from penstock.spec.checks import between, finite, fresh, holds, matches, not_null, null_share, one_of, rows, satisfies, unique
+from penstock.spec.automation import fresh
+from penstock.spec.checks import between, finite, holds, matches, not_null, null_share, one_of, rows, satisfies, unique
 from penstock.spec.features import after, count, features, mean
 from penstock.spec.features import max_ as max
 from penstock.spec.features import min_ as min

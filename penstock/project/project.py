@@ -26,7 +26,7 @@ from penstock.project import settings as settings_of
 from penstock.project.adapters import opened
 from penstock.project.code import CodeReader
 from penstock.project.declare import declared
-from penstock.project.discover import assets_of, load_modules
+from penstock.project.discover import Found, found_in, load_modules
 from penstock.project.settings import Settings
 from penstock.run.runtime import Event, Runtime
 from penstock.spec.sources import Database, Files, Secret
@@ -96,7 +96,12 @@ class Project:
     @cached_property
     def graph(self) -> Graph:
         """The project's assets. Raises: ProjectNotLoaded(E1005), DefinitionError(E1001), CycleError(E1004), UnknownName(E1003)."""
-        return build(assets_of(load_modules(self.root, self.settings.modules)))
+        return build(self.found.assets)
+
+    @cached_property
+    def found(self) -> Found:
+        """All that the project's modules declare: assets, jobs, flows, automations. Raises: as `graph`."""
+        return found_in(load_modules(self.root, self.settings.modules))
 
     @property
     def _context(self) -> Context:

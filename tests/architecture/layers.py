@@ -46,6 +46,7 @@ LIBRARIES = {
     "numpy": "craft/learning run/learn.py run/score.py",
     "sklearn": "craft/learning",
     "skops": "craft/learning",
+    "cronsim": "craft/schedule/cron.py",
     "click": "cli",
     "rich": "cli",
     "pytest": "testing",

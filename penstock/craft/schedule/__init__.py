@@ -1,0 +1,1 @@
+"""When something runs: ticks of cron lines, and conditions held against facts. Pure."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock.craft.learning.encoding import Encoder
+    from penstock.craft.learning.gates import Judged
     from penstock.craft.learning.measured import Evaluation
     from penstock.craft.learning.scoring import Scorer
     from penstock.craft.learning.training import Filled
@@ -34,6 +35,7 @@ PARITY_ROWS = 500
 def train(job: Job) -> Outcome:
     """Makes a version of a model. One whose gates fail is registered as refused and not used; that is recorded, not raised."""
     from penstock.craft.learning import artefact, gates, slices, training
+    from penstock.craft.learning.outcomes import Outcomes
 
     model = job.node.asset
     assert isinstance(model, Model) and model.function is not None
@@ -53,8 +55,10 @@ def train(job: Job) -> Outcome:
     reach("model.stored")
     scorer = artefact.load(folder, manifest, place=job.name)
     scores = scorer.scores(sets.test.X)
-    measured = slices.evaluate(sets.test.y, scores, sets.test.kept)
-    results = gates.evaluate(model.gates, measured, _production(job, model, sets))
+    outcomes = Outcomes("binary", sets.test.y, scores)
+    measured = slices.evaluate(outcomes, sets.test.kept)
+    candidate = gates.Judged(outcomes, measured, by=sets.test.kept)
+    results = gates.evaluate(model.gates, candidate, _production(job, model, sets))
     for result in results:
         job.tell("gate", result.reason, **result.as_record())
     return _registered(job, model, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results])
@@ -115,13 +119,15 @@ def registered(runtime: Runtime, model: str, version: str) -> Scorer:
     return load(inside(runtime.folder, str(entry["folder"])), manifest_from(entry["manifest"]), place=f"{model}@{version}")
 
 
-def _production(job: Job, model: Model, sets: _Sets) -> Evaluation | None:
+def _production(job: Job, model: Model, sets: _Sets) -> Judged | None:
     """The newest passing version measured on the same test rows, if a gate asks for it and there is one.
 
     A version that needs columns the candidate does without is held by what was measured when it was made.
     """
     from penstock.craft.learning import slices, training
+    from penstock.craft.learning.gates import Judged
     from penstock.craft.learning.measured import from_record
+    from penstock.craft.learning.outcomes import Outcomes
 
     version = str(job.base.get("version") or "")
     if not version or all(gate.op != "not_below" for gate in model.gates):
@@ -129,9 +135,10 @@ def _production(job: Job, model: Model, sets: _Sets) -> Evaluation | None:
     scorer = registered(job.runtime, job.name, version)
     if not set(scorer.encoder.names) <= set(sets.encoder.names):
         job.tell("note", f"{version} needs columns that are no longer features; compared with what was measured on its own test rows")
-        return from_record(job.base["evaluation"]) if job.base.get("evaluation") else None
+        return Judged(None, from_record(job.base["evaluation"])) if job.base.get("evaluation") else None
     test = training.fill(job.session.read(sets.test_query), len(sets.test.y), scorer.encoder, label=model.label, keep=model.slices)
-    return slices.evaluate(test.y, scorer.scores(test.X), test.kept)
+    outcomes = Outcomes("binary", test.y, scorer.scores(test.X))
+    return Judged(outcomes, slices.evaluate(outcomes, test.kept), by=test.kept)
 
 
 def _split_step(total: int, labelled: int, dated: int) -> Step:

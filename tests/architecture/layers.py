@@ -45,6 +45,7 @@ LIBRARIES = {
     "sqlglot": "craft/lineage craft/quality/conditions.py",
     "numpy": "craft/learning run/learn.py run/score.py",
     "sklearn": "craft/learning",
+    "scipy": "craft/learning/calibration.py craft/learning/metrics.py craft/learning/paired.py craft/learning/weak.py craft/learning/figures.py",
     "skops": "craft/learning",
     "cronsim": "craft/schedule/cron.py",
     "click": "cli",

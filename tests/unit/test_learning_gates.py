@@ -17,9 +17,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, brier_score
 
 from penstock.craft.learning import gates, slices
 from penstock.craft.learning.calibration import calibration_error, reliability
-from penstock.craft.learning.gates import GateResult
+from penstock.craft.learning.gates import GateResult, Judged
 from penstock.craft.learning.measured import Evaluation, Measured, Slice, from_record
 from penstock.craft.learning.metrics import auc_interval, measure
+from penstock.craft.learning.outcomes import Outcomes
 from penstock.craft.learning.splits import boundary
 from penstock.ground.errors import DefinitionError
 from penstock.spec.models import METRICS as BY_KIND
@@ -65,10 +66,14 @@ def sample(n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return (rng.random(n) < p).astype(np.int8), p
 
 
+def binary(y: np.ndarray, p: np.ndarray) -> Outcomes:
+    return Outcomes("binary", y, p)
+
+
 def test_metrics_are_those_of_the_library() -> None:
     y, p = sample(400)
     p[:2] = 0.0, 1.0
-    got = measure(y, p)
+    got = measure(binary(y, p))
     assert set(got.values) == set(METRICS)
     assert (got.rows, got.positives, got.reasons) == (400, int(y.sum()), {})
     ours = [got.values[m] for m in ("roc_auc", "average_precision", "log_loss", "brier", "accuracy")]
@@ -84,7 +89,7 @@ def test_metrics_are_those_of_the_library() -> None:
 
 @pytest.mark.parametrize(("label", "word"), [(0, "false"), (1, "true")])
 def test_one_class_has_no_ranking_and_says_so(label: int, word: str) -> None:
-    got = measure(np.full(60, label, dtype=np.int8), np.linspace(0, 1, 60))
+    got = measure(binary(np.full(60, label, dtype=np.int8), np.linspace(0, 1, 60)))
     assert set(got.values) == set(METRICS)
     assert [m for m in METRICS if got.values[m] is None] == ["roc_auc", "average_precision"]
     assert got.reasons["roc_auc"] == f"all labels are {word}"
@@ -92,10 +97,10 @@ def test_one_class_has_no_ranking_and_says_so(label: int, word: str) -> None:
 
 
 def test_no_rows_and_no_numbers_have_reasons() -> None:
-    nothing = measure(np.empty(0, dtype=np.int8), np.empty(0))
+    nothing = measure(binary(np.empty(0, dtype=np.int8), np.empty(0)))
     assert set(nothing.values.values()) == {None}
     assert nothing.reasons["brier"] == "there are no labelled rows"
-    assert measure(np.array([0, 1], dtype=np.int8), np.array([math.nan, 1.5])).reasons["brier"] == "2 scores are not within [0, 1]"
+    assert measure(binary(np.array([0, 1], dtype=np.int8), np.array([math.nan, 1.5]))).reasons["brier"] == "2 scores are not within [0, 1]"
 
 
 def test_calibration_error_by_hand() -> None:
@@ -139,20 +144,20 @@ def test_slices_are_measured_by_value() -> None:
     y, p = sample(300)
     where = ["JFK"] * 100 + ["EWR"] * 150 + [None] * 30 + ["LGA"] * 20
     by = pa.table({"origin": pa.chunked_array([where[:120], where[120:]]), "weekend": pa.array([i % 7 > 4 for i in range(300)])})
-    found = slices.evaluate(y, p, by)
-    assert found.overall == measure(y, p)
+    found = slices.evaluate(binary(y, p), by)
+    assert found.overall == measure(binary(y, p))
     assert [(s.value, s.measured.rows) for s in found.of("origin")] == [("EWR", 150), ("JFK", 100), (None, 30), ("LGA", 20)]
-    assert found.of("origin")[1].measured == measure(y[:100], p[:100])
-    assert found.of("origin")[2].measured == measure(y[250:280], p[250:280])
+    assert found.of("origin")[1].measured == measure(binary(y[:100], p[:100]))
+    assert found.of("origin")[2].measured == measure(binary(y[250:280], p[250:280]))
     assert [s.value for s in found.of("weekend")] == ["false", "true"]
     assert from_record(json.loads(json.dumps(found.as_record()))) == found
 
 
 def test_slices_of_nothing() -> None:
-    found = slices.evaluate(np.empty(0, dtype=np.int8), np.empty(0), pa.table({"origin": pa.array([], pa.string())}))
+    found = slices.evaluate(binary(np.empty(0, dtype=np.int8), np.empty(0)), pa.table({"origin": pa.array([], pa.string())}))
     assert (found.overall.rows, found.slices) == (0, ())
     with pytest.raises(DefinitionError, match="different rows"):
-        slices.evaluate(*sample(3), pa.table({"origin": ["a"]}))
+        slices.evaluate(binary(*sample(3)), pa.table({"origin": ["a"]}))
 
 
 def test_slices_are_ranked_from_worst_to_best() -> None:
@@ -172,7 +177,7 @@ def evaluation(overall: float | None, **origins: float | tuple[float, int]) -> E
 
 
 def judge(gate: object, found: Evaluation, production: Evaluation | None = None) -> GateResult:
-    (result,) = gates.evaluate([gate], found, production)  # type: ignore[list-item]
+    (result,) = gates.evaluate([gate], Judged(None, found), Judged(None, production) if production else None)  # type: ignore[list-item]
     return result
 
 
@@ -193,7 +198,7 @@ def test_a_bound_is_held_or_not(gate: object, passed: bool, margin: float) -> No
 
 def test_what_cannot_be_computed_fails_with_its_reason() -> None:
     assert judge(AUC >= 0.0, evaluation(None)) == GateResult("roc_auc >= 0", False, reason="roc_auc has no value: all labels are true")
-    empty = judge(metric("brier") <= 1, Evaluation(measure(np.empty(0, dtype=np.int8), np.empty(0))))
+    empty = judge(metric("brier") <= 1, Evaluation(measure(binary(np.empty(0, dtype=np.int8), np.empty(0)))))
     assert (empty.passed, empty.reason) == (False, "brier has no value: there are no labelled rows")
     assert not judge(AUC >= 0.5, evaluation(math.nan)).passed
     assert not judge(metric("accuracy") >= 0.5, evaluation(0.7)).passed

@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 
 from penstock.craft.learning.measured import Evaluation, Slice
 from penstock.craft.learning.metrics import measure
+from penstock.craft.learning.outcomes import Outcomes
 from penstock.ground.errors import DefinitionError
 
 
-def evaluate(y: NDArray[np.int8], p: NDArray[np.float64], by: pa.Table) -> Evaluation:
+def evaluate(outcomes: Outcomes, by: pa.Table) -> Evaluation:
     """Metrics of all rows, and of the rows with each value of each column of `by`.
 
-    Shapes:  y and p (n rows), by (n rows, c columns).  Cost: O(n log n) and some milliseconds per value.
+    Shapes:  outcomes (n rows), by (n rows, c columns).  Cost: O(n log n) and some milliseconds per value.
     Nulls:   rows without a value form a slice of their own.
     Raises:  DefinitionError(E1001) if `by` has another number of rows.
     """
-    if by.num_columns and by.num_rows != len(y):
-        raise DefinitionError("slice columns and labels have different rows", expected=len(y), got=by.num_rows)
-    slices = [Slice(column, value, measure(y[rows], p[rows])) for column in by.column_names for value, rows in _groups(by.column(column))]
-    return Evaluation(measure(y, p), tuple(slices))
+    if by.num_columns and by.num_rows != len(outcomes):
+        raise DefinitionError("slice columns and labels have different rows", expected=len(outcomes), got=by.num_rows)
+    slices = [Slice(column, value, measure(outcomes.take(rows))) for column in by.column_names for value, rows in groups(by.column(column))]
+    return Evaluation(measure(outcomes), tuple(slices))
 
 
-def _groups(column: pa.ChunkedArray) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
+def groups(column: pa.ChunkedArray) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
     """Each value as text with the numbers of its rows, values with more rows first."""
     coded = pc.dictionary_encode(column.combine_chunks(), null_encoding="encode")
     texts = [None if v is None else _text(v) for v in coded.dictionary.to_pylist()]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from penstock.ground.environ import environment
 
-#: Every point of a run, in the order a run reaches them. Fault rigs iterate over this list, so that none is forgotten.
+#: Every point of a run, in the order a run reaches them, and those of the queue. Fault rigs iterate over this list, so that none is forgotten.
 POINTS = (
     "run.claimed",
     "source.files_listed",
@@ -32,6 +32,8 @@ POINTS = (
     "model.registered",
     "state.append.before",
     "state.append.after",
+    "queue.write.before",
+    "queue.write.after",
 )
 
 _armed: dict[str, list[tuple[Callable[[], None], int]]] = {}

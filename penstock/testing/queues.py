@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from penstock.ground.clock import from_iso, iso
-from penstock.ground.errors import DuplicateJob, Fenced, JobCancelled, PenstockError, UnknownName, WorkerVanished
+from penstock.ground.errors import DuplicateJob, Fenced, JobCancelled, UnknownName, WorkerVanished
+from penstock.ground.failpoints import reach
 from penstock.ground.ids import base32
 from penstock.ports.queue import LIVE, LOST, STATUSES, Lease, NewJob, Offers, QueuedJob, Status, Worker, added, encoded, refuse_unfit
 
@@ -71,9 +72,11 @@ class MemoryQueue:
             before, seq = dict(self._jobs), self._seq
             try:
                 meant = self._put(jobs, now)
-            except PenstockError:
+                reach("queue.write.before")
+            except BaseException:
                 self._jobs, self._seq = before, seq
                 raise
+            reach("queue.write.after")
             return [self._jobs[each] for each in meant]
 
     def _put(self, jobs: Sequence[NewJob], now: datetime) -> list[str]:
@@ -109,7 +112,8 @@ class MemoryQueue:
         for id in fresh:
             lost = [each for each in self._jobs[id].after if self._jobs[each].status in LOST]
             if lost and self._jobs[id].status == "waiting":
-                self._lose(id, lost[0], now)
+                self._cancel_because(id, lost[0], now)
+                self._lose_after([id], now)
         for id in fresh:
             self._settle(id, now)
         return meant
@@ -118,11 +122,15 @@ class MemoryQueue:
         now = _moment(now)
         with self._lock:
             self._know(ids)
+            error = JobCancelled(reason or "cancelled").as_record()
+            ended = []
             for job in self._named(ids)[::-1]:
-                if self._jobs[job.id].status == "running":
+                if job.status == "running":
                     self._jobs[job.id] = replace(job, cancel_asked=True)
-                elif self._jobs[job.id].status in LIVE:
-                    self._end(job.id, "cancelled", now, error=JobCancelled(reason or "cancelled", place=job.name).as_record())
+                elif job.status in LIVE:
+                    self._jobs[job.id] = replace(job, status="cancelled", ended=now, error=error)
+                    ended.append(job.id)
+            self._lose_after(ended, now)
             return self._named(ids)
 
     def retry(self, ids: Collection[str], *, now: datetime) -> Sequence[QueuedJob]:
@@ -186,6 +194,7 @@ class MemoryQueue:
                 cancel_asked=False,
             )
             self._jobs[job.id] = job
+            reach("queue.write.after")
             return Lease(job, owner, job.epoch, until)
 
     def heartbeat(self, lease: Lease, *, now: datetime, lease_s: float, progress: Mapping[str, Any] | None = None) -> Lease:
@@ -209,6 +218,7 @@ class MemoryQueue:
             if job.status == "running":
                 plain, spent = json.loads(text)
                 self._end(job.id, "done", _moment(now), error=None, result=plain, cost=added(job.cost, spent))
+            reach("queue.write.after")
             return self._jobs[job.id]
 
     def fail(
@@ -279,17 +289,29 @@ class MemoryQueue:
 
     def _end(self, id: str, status: Status, now: datetime, **more: Any) -> None:
         self._jobs[id] = replace(self._jobs[id], status=status, ended=now, until=None, **more)
-        for job in list(self._jobs.values()):
-            if id in job.after and job.status == "waiting":
-                if status == "done":
+        if status == "done":
+            for job in list(self._jobs.values()):
+                if id in job.after:
                     self._settle(job.id, now)
-                else:
-                    self._lose(job.id, id, now)
+        else:
+            self._lose_after([id], now)
 
-    def _lose(self, id: str, because: str, now: datetime) -> None:
+    def _lose_after(self, lost: Sequence[str], now: datetime) -> None:
+        """Cancels what waits for lost jobs, and what waits for that, level by level."""
+        level = list(lost)
+        while level:
+            found = []
+            for cause in level:
+                for job in list(self._jobs.values()):
+                    if cause in job.after and job.status == "waiting":
+                        self._cancel_because(job.id, cause, now)
+                        found.append(job.id)
+            level = found
+
+    def _cancel_because(self, id: str, because: str, now: datetime) -> None:
         cause = self._jobs[because]
-        error = JobCancelled(f"{cause.name} ({because}) is {cause.status}", place=self._jobs[id].name).as_record()
-        self._end(id, "cancelled", now, because=because, error=error)
+        error = JobCancelled(f"{cause.name} ({because}) is {cause.status}", place=cause.name).as_record()
+        self._jobs[id] = replace(self._jobs[id], status="cancelled", ended=now, because=because, error=error)
 
     def _see(self, owner: str, offers: Offers, now: datetime, lease_s: float) -> None:
         """Counts a worker as up; nothing is written while more than half a lease is left and its offers are the same."""

@@ -97,7 +97,7 @@ def read(root: Path) -> list[Module]:
 
 
 def arrows(modules: list[Module]) -> Iterator[str]:
-    """Imports that go up, sideways between adapters, to the face, or to a third party outside its place."""
+    """Imports that go up, sideways between adapters (what they share is in `adapters/kit`), to the face, or to a third party out of place."""
     for module in modules:
         for line, target in module.imports:
             top, *rest = target.split(".")
@@ -110,7 +110,7 @@ def arrows(modules: list[Module]) -> Iterator[str]:
                 yield f"{module.where}:{line} imports the face"
             elif rest[0] != module.floor and rest[0] not in FLOORS[module.floor].split():
                 yield f"{module.where}:{line} {module.floor or 'the face'} may not import {rest[0]}"
-            elif module.floor == rest[0] == "adapters" and [*rest, ""][1:3] != module.name.split(".")[2:4]:
+            elif module.floor == rest[0] == "adapters" and rest[1:2] != ["kit"] and [*rest, ""][1:3] != module.name.split(".")[2:4]:
                 yield f"{module.where}:{line} an adapter imports another: {target}"
 
 
@@ -139,7 +139,7 @@ def leaks(modules: list[Module]) -> Iterator[str]:
     """Names of adapters outside the adapter itself and the entry points."""
     homes = {}
     for module in modules:
-        if module.floor == "adapters" and len(parts := module.name.split(".")) > 3:
+        if module.floor == "adapters" and len(parts := module.name.split(".")) > 3 and parts[2] != "kit":
             homes[parts[3]] = f"{homes.get(parts[3], '')} adapters/{parts[2]}/{parts[3]} adapters/{parts[2]}/{parts[3]}.py"
     for module in modules:
         for line, text in module.texts:

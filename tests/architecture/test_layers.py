@@ -27,6 +27,7 @@ PLANTED = [
     ("arrows", "spec/a.py", "def f():\n    from pyarrow import parquet", "may not import pyarrow"),
     ("arrows", "cli/a.py", "import requests", "may not import requests"),
     ("arrows", "adapters/state/a.py", "from penstock.adapters.lake.b import c", "an adapter imports another"),
+    ("arrows", "adapters/kit/a.py", "from penstock.adapters.lake.b import c", "an adapter imports another"),
     ("arrows", "adapters/lake/a.py", "from penstock.adapters.lake import b", "an adapter imports another"),
     ("outside_reads", "run/a.py", "import os\nx = os.environ['X']", "reads os.environ"),
     ("outside_reads", "run/a.py", "from os import getenv", "reads os.getenv"),

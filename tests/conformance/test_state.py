@@ -16,7 +16,8 @@ from time import perf_counter
 
 import pytest
 
-from penstock.adapters.state.sqlite import MIGRATIONS, SqliteState, filesystem, upgrade
+from penstock.adapters.state.sqlite import SqliteState
+from penstock.adapters.state.sqlite.file import MIGRATIONS, filesystem, upgrade
 from penstock.ground.clock import SystemClock
 from penstock.ground.errors import StateTooNew, StorageError, StorageFull
 from penstock.ground.failpoints import armed, full
@@ -62,8 +63,8 @@ def test_the_files_are_private(tmp_path: Path) -> None:
 
 def test_the_journal_is_a_synced_wal(tmp_path: Path) -> None:
     state = open_at(tmp_path / "state.db")
-    assert state._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert state._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert state._file.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert state._file.connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_tables_of_others_in_the_same_file_stay(tmp_path: Path) -> None:
@@ -151,8 +152,8 @@ def test_a_full_disk_is_told_and_nothing_is_written(tmp_path: Path) -> None:
     state = open_at(tmp_path / "state.db")
     with armed("state.append.before", full), pytest.raises(StorageFull):
         state.append("asset", "x", {}, at=START)
-    pages = state._connection.execute("PRAGMA page_count").fetchone()[0]
-    state._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = state._file.connection.execute("PRAGMA page_count").fetchone()[0]
+    state._file.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageFull):
         state.append("asset", "x", {"text": "x" * 100_000}, at=START)
     assert not state.history("asset")

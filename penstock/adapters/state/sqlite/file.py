@@ -1,8 +1,8 @@
-"""State in one SQLite file: an append-only log of records, the head of each key, and claims with epochs.
+"""One SQLite file: opened, brought to the newest version of our tables, and written in transactions that are synced.
 
-Tested with SQLite 3.40. The journal is a WAL, every commit is synced (`synchronous=FULL`), so what `append` returned survives power loss.
-The file may be shared with tables of others (the Iceberg catalog): ours are `records`, `heads`, `claims` and `penstock_schema`,
-and the file's own `user_version` is left alone. `records` refuses changes by triggers.
+Tested with SQLite 3.40. The journal is a WAL, every commit is synced (`synchronous=FULL`), so what a write returned survives power loss.
+The file may be shared with tables of others (the Iceberg catalog): ours are `records`, `heads`, `claims`, those that begin with `queue_`, and
+`penstock_schema`, and the file's own `user_version` is left alone. `records` refuses changes by triggers.
 
 Limits: a WAL needs shared memory, so the file must be on a local disk. Known network file systems are refused; one that hides behind
 a local name (a FUSE mount without a telling type) cannot be told and must not be used.
@@ -11,22 +11,18 @@ a local name (a FUSE mount without a telling type) cannot be told and must not b
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.ground.clock import Clock, from_iso, iso
-from penstock.ground.errors import Busy, Fenced, StateTooNew, StorageError, StorageFull
-from penstock.ground.failpoints import reach
+from penstock.ground.clock import Clock, iso
+from penstock.ground.errors import Busy, StateTooNew, StorageError, StorageFull
 from penstock.ground.paths import private_folder
-from penstock.ports.adapters import Context
-from penstock.ports.state import Claim, Record, StateCapabilities
 
 #: One entry per version of the tables, each a list of statements that leads there from the version before. Never edited, only added to.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -40,17 +36,39 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE heads (kind TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID",
         "CREATE TABLE claims (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, owner TEXT, until TEXT) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE queue_jobs (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, kind TEXT NOT NULL,"
+        " payload TEXT NOT NULL, run TEXT NOT NULL, priority INTEGER NOT NULL, key TEXT NOT NULL, at_once INTEGER NOT NULL,"
+        " dedupe TEXT NOT NULL, on_duplicate TEXT NOT NULL, comes_after TEXT NOT NULL, not_before TEXT, attempts INTEGER NOT NULL,"
+        " timeout_s REAL, memory_bytes INTEGER NOT NULL, cores REAL NOT NULL, gpus INTEGER NOT NULL, status TEXT NOT NULL,"
+        " created TEXT NOT NULL, blockers INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, vanished INTEGER NOT NULL DEFAULT 0,"
+        " epoch INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', until TEXT, started TEXT, ended TEXT,"
+        " cancel_asked INTEGER NOT NULL DEFAULT 0, progress TEXT, result TEXT, error TEXT, because TEXT NOT NULL DEFAULT '',"
+        " cost TEXT NOT NULL DEFAULT '{}')",
+        "CREATE INDEX queue_jobs_ready ON queue_jobs (priority DESC, seq) WHERE status = 'ready'",
+        "CREATE INDEX queue_jobs_waiting ON queue_jobs (blockers, not_before) WHERE status = 'waiting'",
+        "CREATE INDEX queue_jobs_late ON queue_jobs (until) WHERE status = 'running'",
+        "CREATE INDEX queue_jobs_running_of_owner ON queue_jobs (owner) WHERE status = 'running'",
+        "CREATE INDEX queue_jobs_running_of_key ON queue_jobs (key) WHERE status = 'running'",
+        "CREATE UNIQUE INDEX queue_jobs_alone ON queue_jobs (dedupe) WHERE dedupe <> '' AND status IN ('waiting', 'ready', 'running')",
+        "CREATE INDEX queue_jobs_lost_by ON queue_jobs (because) WHERE because <> ''",
+        "CREATE INDEX queue_jobs_of_run ON queue_jobs (run, status)",
+        "CREATE INDEX queue_jobs_of_key ON queue_jobs (key) WHERE key <> ''",
+        "CREATE INDEX queue_jobs_lost ON queue_jobs (status) WHERE status IN ('failed', 'cancelled', 'dead')",
+        "CREATE TABLE queue_after (blocker TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY (blocker, job)) WITHOUT ROWID",
+        "CREATE TABLE queue_workers (owner TEXT PRIMARY KEY, memory_bytes INTEGER NOT NULL, cores REAL NOT NULL, gpus INTEGER NOT NULL,"
+        " kinds TEXT NOT NULL, since TEXT NOT NULL, until TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE queue_paused (kind TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
 )
-_OURS = ("records", "heads", "claims")
+_OURS = ("records", "heads", "claims", "queue_jobs", "queue_after", "queue_workers", "queue_paused")
 #: How long a writer waits for another before it gives up, in seconds. Transactions last a few milliseconds.
 _WAIT_S = 60.0
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "beegfs", "gfs2", "ocfs2", "ncpfs"})
 
 
-class SqliteState:
-    """The embedded state. Safe to share between threads; other processes open the same file, a forked child too (it may not inherit)."""
-
-    capabilities = StateCapabilities(several_processes=True)
+class StateFile:
+    """One connection, shared by threads. Other processes open the same file, a forked child too (it may not inherit)."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Opens or makes the file.
@@ -58,123 +76,32 @@ class SqliteState:
         Raises: StorageError(E4001) for a damaged file, a foreign one that has our table names, or a network file system;
             StateTooNew(E4010); StorageFull(E4006).
         """
-        self._path = path
+        self.path = path
         self._lock = threading.RLock()
         _refuse_network(path)
-        with _translated(path):
+        with translated(path):
             private_folder(path.parent)
-            self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+            self.connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             try:
-                upgrade(self._connection, path, MIGRATIONS, clock.now())
+                upgrade(self.connection, path, MIGRATIONS, clock.now())
             except BaseException:
-                self._connection.close()
+                self.connection.close()
                 raise
 
-    @classmethod
-    def open(cls, url: str, context: Context) -> SqliteState:
-        """`sqlite://` is `state.db` in the project's own folder; `sqlite:///relative` counts from the folder above it, `sqlite:////abs`."""
-        rest = url.removeprefix("sqlite://")
-        return cls(context.folder.parent / rest[1:] if rest else context.folder / "state.db", context.clock)
+    def read(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        with self._lock, translated(self.path):
+            return self.connection.execute(query, values).fetchall()
 
-    def append(self, kind: str, key: str, body: Mapping[str, Any], *, at: datetime, claim: Claim | None = None) -> Record:
-        return self.append_all([(kind, key, body)], at=at, claim=claim)[0]
-
-    def append_all(
-        self, entries: Sequence[tuple[str, str, Mapping[str, Any]]], *, at: datetime, claim: Claim | None = None
-    ) -> Sequence[Record]:
-        rows = [(kind, key, iso(at), self._json(kind, key, body)) for kind, key, body in entries]
-        with self._writing() as run:
-            if claim is not None:
-                self._fence(run, claim)
-            made = [(_insert(run, row), *row) for row in rows]
-            reach("state.append.before")
-        with _translated(self._path):
-            reach("state.append.after")
-        return [_record(row) for row in made]
-
-    def heads(self, kind: str, *, prefix: str = "") -> Mapping[str, Record]:
-        where, values = "", [kind]
-        if prefix:
-            where, values = " AND h.key >= ?", [kind, prefix]
-            if (end := _end_of(prefix)) is not None:
-                where, values = where + " AND h.key < ?", [*values, end]
-        query = "SELECT r.seq, r.kind, r.key, r.at, r.body FROM heads h JOIN records r ON r.seq = h.seq WHERE h.kind = ?"
-        return {record.key: record for record in self._records(query + where + " ORDER BY h.key", values)}
-
-    def history(self, kind: str, key: str | None = None, *, before: datetime | None = None, limit: int = 100) -> Sequence[Record]:
-        where, values = "kind = ?", [kind]
-        if key is not None:
-            where, values = where + " AND key = ?", [*values, key]
-        if before is not None:
-            where, values = where + " AND at <= ?", [*values, iso(before)]
-        return self._records(f"SELECT seq, kind, key, at, body FROM records WHERE {where} ORDER BY seq DESC LIMIT ?", [*values, limit])
-
-    def claim(self, name: str, owner: str, *, now: datetime, lease_s: float) -> Claim:
-        until = now + timedelta(seconds=lease_s)
-        with self._writing() as run:
-            row = run.execute("SELECT epoch, owner, until FROM claims WHERE name = ?", (name,)).fetchone()
-            epoch, holder, end = row or (0, None, "")
-            if holder is not None and holder != owner and end > iso(now):
-                raise Busy(
-                    "another process works on it",
-                    holder=Claim(name, holder, epoch, from_iso(end)),
-                    place=name,
-                    expected="no owner",
-                    got=f"{holder} until {end}",
-                    hint="wait for it to end",
-                )
-            run.execute(
-                "INSERT INTO claims (name, epoch, owner, until) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner, until = excluded.until",
-                (name, epoch + 1, owner, iso(until)),
-            )
-        return Claim(name, owner, epoch + 1, until)
-
-    def renew(self, claim: Claim, *, now: datetime, lease_s: float) -> Claim:
-        until = now + timedelta(seconds=lease_s)
-        with self._writing() as run:
-            self._fence(run, claim)
-            if not run.execute("UPDATE claims SET until = ? WHERE name = ? AND owner IS NOT NULL", (iso(until), claim.name)).rowcount:
-                raise Fenced("the claim was given back", place=claim.name, hint="claim it again")
-        return Claim(claim.name, claim.owner, claim.epoch, until)
-
-    def release(self, claim: Claim) -> None:
-        with self._writing() as run:
-            run.execute("UPDATE claims SET owner = NULL, until = NULL WHERE name = ? AND epoch = ?", (claim.name, claim.epoch))
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that has the write lock from its start; nothing is left of it after an error."""
+        with self._lock, translated(self.path), _transaction(self.connection) as run:
+            yield run
 
     def close(self) -> None:
         """Gives the connection back. Repeat: does nothing."""
-        with self._lock, _translated(self._path):
-            self._connection.close()
-
-    def _fence(self, run: sqlite3.Connection, claim: Claim) -> None:
-        row = run.execute("SELECT epoch FROM claims WHERE name = ?", (claim.name,)).fetchone()
-        if row is None or row[0] != claim.epoch:
-            raise Fenced(
-                "the claim was taken over",
-                place=claim.name,
-                expected=f"epoch {claim.epoch}",
-                got=f"epoch {row[0]}" if row else "no such claim in this state",
-                hint="stop this worker; another one has the asset",
-            )
-
-    def _records(self, query: str, values: Sequence[Any]) -> list[Record]:
-        with self._lock, _translated(self._path):
-            return [_record(row) for row in self._connection.execute(query, values).fetchall()]
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that has the write lock from its start; nothing is left of it after an error."""
-        with self._lock, _translated(self._path), _transaction(self._connection) as run:
-            yield run
-
-    def _json(self, kind: str, key: str, body: Mapping[str, Any]) -> str:
-        """The body as JSON text; ASCII only, so that any text comes back as it was, broken surrogates included."""
-        try:
-            (kind + key).encode()
-            return json.dumps(body, allow_nan=False, separators=(",", ":"))
-        except (TypeError, ValueError) as error:
-            raise StorageError("a record is not JSON", place=f"{self._path.name} {kind}/{key!a}", got=str(error)[:200]) from error
+        with self._lock, translated(self.path):
+            self.connection.close()
 
 
 def upgrade(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]], now: datetime) -> None:
@@ -247,7 +174,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """SQLite's and the system's errors as ours."""
     try:
         yield
@@ -278,29 +205,6 @@ def _as_ours(error: sqlite3.Error, path: Path) -> StorageError:
     if code == sqlite3.SQLITE_READONLY:
         return StorageError("the state's file is read-only", place=place, got=str(error), hint="may you write to the file and its folder?")
     return StorageError("SQLite failed", place=place, got=str(error))
-
-
-def _insert(run: sqlite3.Connection, row: tuple[str, str, str, str]) -> int:
-    """Adds a record and makes it the head of its key; returns its number."""
-    seq = run.execute("INSERT INTO records (kind, key, at, body) VALUES (?, ?, ?, ?)", row).lastrowid or 0
-    run.execute(
-        "INSERT INTO heads (kind, key, seq) VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET seq = excluded.seq", (*row[:2], seq)
-    )
-    return seq
-
-
-def _record(row: tuple[int, str, str, str, str]) -> Record:
-    return Record(row[0], row[1], row[2], from_iso(row[3]), json.loads(row[4]))
-
-
-def _end_of(prefix: str) -> str | None:
-    """The first text after all that begin with the prefix, in order of code points (as SQLite compares); None if there is none."""
-    while prefix:
-        last = ord(prefix[-1])
-        if last < 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
-        prefix = prefix[:-1]
-    return None
 
 
 def _refuse_network(path: Path) -> None:

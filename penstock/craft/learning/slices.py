@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.craft.learning.measured import Evaluation, Slice
 from penstock.craft.learning.metrics import measure
 from penstock.craft.learning.outcomes import Outcomes
+from penstock.craft.learning.weak import weak as weak
 from penstock.ground.errors import DefinitionError
 
 

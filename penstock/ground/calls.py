@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.ground.errors import DefinitionError, MemoryLimit, PenstockError, ProjectNotLoaded, UnknownName, UserCodeError, did_you_mean
 
-#: Characters of an exception's text and of its traceback that are kept, from the end of the latter.
+#: Characters that are kept of each text of an error, and of the end of its traceback.
 TEXT_CHARS = 2_000
 TRACEBACK_CHARS = 20_000
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -112,9 +112,11 @@ def _record(call: str, error: BaseException, out_of_memory: bool) -> dict[str, A
         record = MemoryLimit("no more memory could be had", place=call, got=said).as_record()
     else:
         record = UserCodeError(said, place=call).as_record()
+    record = {name: value[:TEXT_CHARS] if isinstance(value, str) else value for name, value in record.items()}
+    raised = f"{kind.__module__}.{kind.__qualname__}"[:TEXT_CHARS]
     trace = error.__traceback__
     lines = traceback.format_exception(kind, error, trace.tb_next if trace is not None else None)
-    return {**record, "raised": f"{kind.__module__}.{kind.__qualname__}", "traceback": "".join(lines)[-TRACEBACK_CHARS:]}
+    return {**record, "raised": raised, "traceback": "".join(lines)[-TRACEBACK_CHARS:]}
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -33,19 +33,19 @@ class Log:
         self._lost = 0
 
     def write(self, data: bytes) -> None:
-        if self._lost:
-            data = b"\n[%d bytes could not be written]\n" % self._lost + data
-        written = 0
+        note = b"\n[%d bytes could not be written]\n" % self._lost if self._lost else b""
+        whole, written = note + data, 0
         try:
             size = os.fstat(self._handle).st_size
-            while written < len(data):
-                piece = data[written : written + self._limit // 4]
+            while written < len(whole):
+                piece = whole[written : written + self._limit // 4]
                 if size + len(piece) > self._limit:
                     size = self._cut(size)
                 done = os.pwrite(self._handle, piece, size)
                 size, written = size + done, written + done
         except OSError:
-            self._lost += len(data) - written
+            untold = self._lost if written < len(note) else 0
+            self._lost = untold + len(data) - max(0, written - len(note))
         else:
             self._lost = 0
 

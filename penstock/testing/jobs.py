@@ -34,7 +34,7 @@ def whole_place(payload: Payload) -> Payload:
     """Where the call runs: process, parent, folder, path, and the variables asked for."""
     names = payload.get("names", ())
     return {
-        "pid": os.getpid(), "group": os.getpgid(0), "folder": os.getcwd(), "path": sys.path, "cpus": len(os.sched_getaffinity(0)),
+        "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "folder": os.getcwd(), "path": sys.path, "cpus": len(os.sched_getaffinity(0)),
         "environment": {name: environment().get(name) for name in names},
     }  # fmt: skip
 
@@ -42,6 +42,11 @@ def whole_place(payload: Payload) -> Payload:
 def imported(payload: Payload) -> Any:
     """What the function of a module gives, both by name."""
     return getattr(importlib.import_module(payload["module"]), payload["function"])()
+
+
+def loaded(payload: Payload) -> list[str]:
+    """Which of some modules are loaded."""
+    return [name for name in payload["names"] if name in sys.modules]
 
 
 def speak(payload: Payload) -> None:
@@ -81,6 +86,7 @@ def fail(payload: Payload) -> NoReturn:
         "value": lambda: ValueError("a bad value: Ä\ud800"), "own": lambda: CheckFailed("too few rows", place="flights", expected=1, got=0),
         "hostile": lambda: Hostile(1, b=threading.Lock()), "exit": lambda: SystemExit(3), "interrupt": KeyboardInterrupt,
         "base": lambda: BaseException("base"), "stop": StopIteration, "memory": MemoryError, "long": lambda: ValueError("x" * 10_000_000),
+        "long own": lambda: CheckFailed("Ä" * 1_000_000, place="\U0001f6e9" * 1_000_000),
     }  # fmt: skip
     raise kinds[payload["kind"]]()
 

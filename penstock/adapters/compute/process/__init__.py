@@ -15,12 +15,13 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from signal import SIGABRT, SIGBUS, SIGKILL, SIGSEGV, Signals
 from typing import Any
 from urllib.parse import parse_qsl
 
-from penstock.adapters.compute.process.link import Link
+from penstock.adapters.compute.process.link import Link, Patience
 from penstock.adapters.compute.process.sheet import ASKED, new_sheet, read_answer, state_of
 from penstock.ground.calls import check_call, encoded
 from penstock.ground.clock import Clock
@@ -45,21 +46,22 @@ PRELOAD = ("numpy", "pyarrow", "pyarrow.compute", "pyarrow.parquet", "duckdb")
 _STARTS = 3
 #: A task that died in native code with this share of its memory limit in use is taken to have died of it.
 _NEAR = 0.8
+_WAITS = tuple(f.name for f in fields(Patience))
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 
 
 class ProcessHandle:
     """One task and its process."""
 
-    def __init__(self, compute: ProcessCompute, number: int, task: Task, sheet: int, log: int | None) -> None:
+    def __init__(self, compute: ProcessCompute, number: int, task: Task) -> None:
         self._compute = compute
         self._task = task
         self._over = threading.Event()
         self._ended: Ended | None = None
         self._pid: int | None = None
         self.number = number
-        self.sheet = sheet
-        self.log = log
+        self.sheet = -1
+        self.log: int | None = None
         self.cpus: tuple[int, ...] = ()
         self.devices: tuple[str, ...] = ()
         self.starts = 0
@@ -90,7 +92,8 @@ class ProcessHandle:
 
     def end(self, ended: Ended) -> None:
         """Called: once."""
-        os.close(self.sheet)
+        if self.sheet >= 0:
+            os.close(self.sheet)
         if self.log is not None:
             os.close(self.log)
         self._ended = ended
@@ -98,11 +101,11 @@ class ProcessHandle:
 
 
 class ProcessCompute:
-    """A server while there are tasks, and for `idle_s` after the last one.
+    """A server while there are tasks, and for some time after the last one.
 
     Args:
         preload: modules that the server loads; what tasks need and what is long to load.
-        idle_s: after so many seconds without a task the server ends; the next task starts it anew.
+        patience: when a server ends, and when it is taken to hang.
         grace_s: seconds between TERM and KILL.
         result_bytes: the most that a task may return, as JSON.
         gpus: devices that may be given to tasks, as `CUDA_VISIBLE_DEVICES` names them.
@@ -113,7 +116,7 @@ class ProcessCompute:
         clock: Clock,
         *,
         preload: Sequence[str] = PRELOAD,
-        idle_s: float = 60.0,
+        patience: Patience = Patience(),  # noqa: B008 -- a frozen value
         grace_s: float = 5.0,
         result_bytes: int = 16 << 20,
         gpus: Sequence[str] = (),
@@ -123,7 +126,7 @@ class ProcessCompute:
         )
         self._clock = clock
         self._preload = tuple(preload)
-        self._idle_s = idle_s
+        self._patience = patience
         self._grace_s = grace_s
         self._result_bytes = result_bytes
         self._cpus = Counter(dict.fromkeys(sorted(os.sched_getaffinity(0)), 0))
@@ -140,7 +143,7 @@ class ProcessCompute:
 
     @classmethod
     def open(cls, url: str, context: Context) -> ProcessCompute:
-        """`process://?preload=numpy,duckdb&idle_s=60&grace_s=5&result_bytes=16777216&gpus=0,1`; each may be an option too.
+        """`process://?preload=numpy,duckdb&grace_s=5&result_bytes=16777216&gpus=0,1&idle_s=60`; each may be an option too.
 
         Raises: SettingsError(E7001), Unsupported(E4007) elsewhere than on Linux.
         """
@@ -148,6 +151,8 @@ class ProcessCompute:
             raise Unsupported("processes are started in the way of Linux only", place=url, got=sys.platform, hint="use inline://")
         options = _options(url, context.options)
         options.setdefault("gpus", _devices())
+        waits = {name: options.pop(name) for name in list(options) if name in _WAITS}
+        options["patience"] = Patience(**waits)
         return cls(context.clock, **options)
 
     def start(self, task: Task) -> ProcessHandle:
@@ -160,12 +165,13 @@ class ProcessCompute:
             cpus = _least_used(self._cpus, task.limits.cores) if task.limits.cores is not None else ()
             devices = _least_used(self._devices, task.limits.gpus)
             request = encoded(_request(task, devices), task.call)
-            handle = ProcessHandle(self, self._made, task, new_sheet(request, self._result_bytes), None)
+            handle = ProcessHandle(self, self._made, task)
             handle.cpus, handle.devices = cpus, devices
             self._cpus.update(cpus)
             self._devices.update(devices)
             self._jobs[handle.number] = handle
             try:
+                handle.sheet = new_sheet(request, self._result_bytes)
                 if task.log is not None:
                     handle.log = open_log(task.log)
                 self._send(handle)
@@ -216,7 +222,7 @@ class ProcessCompute:
         modules = [m for m in self._preload if m not in self._avoided]
         found = self._bare if bare else self._server
         if found is None:
-            found = Link([] if bare else modules, self._idle_s, self._clock, heard=self._heard, lost=self._lost)
+            found = Link([] if bare else modules, self._patience, self._clock, heard=self._heard, lost=self._lost)
             self._links.append(found)
             if bare:
                 self._bare = found
@@ -406,7 +412,7 @@ def _devices() -> tuple[str, ...]:
 
 
 def _options(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, Any] = {"preload": _names, "idle_s": float, "grace_s": float, "result_bytes": int, "gpus": _names}
+    kinds: dict[str, Any] = {"preload": _names, "grace_s": float, "result_bytes": int, "gpus": _names, **dict.fromkeys(_WAITS, float)}
     found = {}
     for name, value in [*given.items(), *parse_qsl(url.partition("?")[2], keep_blank_values=True)]:
         if name not in kinds:

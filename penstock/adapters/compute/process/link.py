@@ -12,19 +12,35 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.ground.clock import Clock
 
-#: A server that owes an answer and says nothing for this many seconds hangs, in a fork or while it loads; it is killed.
-SILENCE_S = 30.0
-LOADING_S = 120.0
-_PING_S = 5.0
+#: How often a silent server is asked before it is killed.
+_LOOKS = 5
 _PACKET = 1 << 16
 _CODE = (
     "import json, sys; told = json.loads(sys.argv[1]); sys.path[:] = told.pop('path'); "
     "from penstock.adapters.compute.process.server import main; main(**told)"
 )
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long what is waited for, in seconds.
+
+    Attributes:
+        idle_s: a server without a task ends after that.
+        begin_s: a task's process that has not come to begin by then hangs; the task is started elsewhere.
+        silence_s: a server that is asked and says nothing for that long hangs in a fork, or is stopped; it is killed.
+        loading_s: the same while it loads modules.
+    """
+
+    idle_s: float = 60.0
+    begin_s: float = 10.0
+    silence_s: float = 30.0
+    loading_s: float = 120.0
 
 
 class Link:
@@ -38,7 +54,7 @@ class Link:
     def __init__(
         self,
         modules: Sequence[str],
-        idle_s: float,
+        patience: Patience,
         clock: Clock,
         *,
         heard: Callable[[Link, dict[str, Any]], None],
@@ -48,12 +64,14 @@ class Link:
         self.ready = False
         self.jobs: set[int] = set()
         self._clock = clock
+        self._patience = patience
         self._heard = heard
         self._lost = lost
         self._sending = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(SILENCE_S), 0))
-        told = {"path": sys.path, "control": theirs.fileno(), "owner": os.getpid(), "modules": list(modules), "idle_s": idle_s}
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_split(patience.silence_s)))
+        told = {"path": sys.path, "control": theirs.fileno(), "owner": os.getpid(), "modules": list(modules)}
+        told |= {"idle_s": patience.idle_s, "begin_s": patience.begin_s}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, json.dumps(told)],
@@ -77,9 +95,9 @@ class Link:
         poll.register(self._control, select.POLLIN)
         last = self._clock.tick()
         while True:
-            owed = bool(self.jobs) or not self.ready
-            if not poll.poll(_PING_S * 1000 if owed else None):
-                if self._clock.tick() - last > (SILENCE_S if self.ready else LOADING_S):
+            allowed = self._patience.silence_s if self.ready else self._patience.loading_s
+            if not poll.poll(allowed * 1000 / _LOOKS if self.jobs or not self.ready else None):
+                if self._clock.tick() - last > allowed:
                     self.kill()
                 elif self.ready:
                     with suppress(OSError):
@@ -100,3 +118,8 @@ class Link:
         with self._sending:
             self._control.close()
         self._lost(self)
+
+
+def _split(seconds: float) -> tuple[int, int]:
+    """Whole seconds and microseconds."""
+    return int(seconds), int(seconds % 1 * 1e6)

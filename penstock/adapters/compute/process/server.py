@@ -31,8 +31,6 @@ from penstock.adapters.compute.process.sheet import ASKED, resident_at_begin, st
 from penstock.ground.clock import SystemClock
 from penstock.ground.logs import Log
 
-#: A child that has not begun its task after this many seconds hangs in a lock that another thread held at the fork.
-BEGIN_S = 10.0
 #: The longest that the end of a task's last processes is waited for once they were killed, in seconds.
 _GONE_S = 2.0
 _PACKET = 1 << 16
@@ -54,23 +52,27 @@ class Job:
     started: float
     oom_kills: int
     deadline: float | None
+    begin_by: float
     kill_at: float | None = None
     why: str = ""
     begun: bool = False
 
     def next_time(self) -> float | None:
-        times = [t for t in (self.deadline if not self.why else None, self.kill_at, self.begin_by()) if t is not None]
-        return min(times, default=None)
-
-    def begin_by(self) -> float | None:
-        return self.started + BEGIN_S if not self.begun and not self.why else None
+        """The next moment at which it must be looked at."""
+        if self.why:
+            return self.kill_at
+        return min((t for t in (self.deadline, None if self.begun else self.begin_by) if t is not None), default=None)
 
 
 class Server:
-    def __init__(self, control: socket.socket, owner: int, idle_s: float) -> None:
+    """Args: owner: a descriptor of the process to serve. begin_s: a child that has not begun its task by then hangs, most often in a lock
+    that another thread held at the fork. idle_s: it ends after so long without a task."""
+
+    def __init__(self, control: socket.socket, owner: int, *, idle_s: float, begin_s: float) -> None:
         self._control = control
         self._owner = owner
         self._idle_s = idle_s
+        self._begin_s = begin_s
         self._tick = SystemClock().tick
         self._selector = selectors.DefaultSelector()
         self._jobs: dict[int, Job] = {}
@@ -145,7 +147,7 @@ class Server:
         job = Job(
             id=message["id"], pid=pid, process=os.pidfd_open(pid), sheet=handles[0], log=Log(handles[1]) if pipe else None,
             log_file=handles[1] if pipe else -1, printed=pipe[0] if pipe else -1, grace=message["grace"], started=now, oom_kills=kills,
-            deadline=None if seconds is None else now + seconds,
+            deadline=None if seconds is None else now + seconds, begin_by=now + self._begin_s,
         )  # fmt: skip
         self._jobs[job.id] = job
         self._selector.register(job.process, selectors.EVENT_READ, partial(self._gone, job))
@@ -198,7 +200,7 @@ class Server:
                 _signal(job.pid, signal.SIGKILL)
             elif job.deadline is not None and now >= job.deadline:
                 self._ask_to_end(job, "timeout")
-            elif (by := job.begin_by()) is not None and now >= by:
+            elif not job.begun and now >= job.begin_by:
                 job.grace = 0.0
                 self._ask_to_end(job, "hung")
 
@@ -315,8 +317,9 @@ def preload(modules: list[str]) -> tuple[dict[str, str], list[str]]:
     return missing, threaded
 
 
-def main(control: int, owner: int, modules: list[str], idle_s: float) -> None:
-    """Args: control: the socket's descriptor. owner: the process to serve. modules: loaded before the first fork."""
+def main(*, control: int, owner: int, modules: list[str], idle_s: float, begin_s: float) -> None:
+    """Args: control: the socket's descriptor. owner: the process to serve. modules: loaded before the first fork. Others: as `Server`."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
     try:
@@ -327,6 +330,6 @@ def main(control: int, owner: int, modules: list[str], idle_s: float) -> None:
     missing, threaded = preload(modules)
     gc.collect()
     gc.freeze()
-    server = Server(socket.socket(fileno=control), process, idle_s)
+    server = Server(socket.socket(fileno=control), process, idle_s=idle_s, begin_s=begin_s)
     server._say({"do": "ready", "missing": missing, "threaded": threaded})
     server.run()

@@ -14,15 +14,17 @@ from typing import Any
 
 #: Where a task is.
 ASKED, BEGUN, ANSWERED = 0, 1, 2
+#: Room for an error besides that for a result; what `ground.calls` tells of one is shorter.
+_ERROR_BYTES = 512 << 10
 #: State, bytes of the request, bytes of the answer, resident bytes when the task began.
 _HEAD = struct.Struct("<QQQQ")
 
 
 def new_sheet(request: bytes, result_bytes: int) -> int:
-    """The descriptor of a sheet with a request, and room for an answer. Raises: OSError."""
+    """The descriptor of a sheet with a request, and room for a result of some bytes. Raises: OSError."""
     handle = os.memfd_create("penstock-task", os.MFD_CLOEXEC)
     try:
-        os.ftruncate(handle, _HEAD.size + len(request) + result_bytes)
+        os.ftruncate(handle, _HEAD.size + len(request) + result_bytes + _ERROR_BYTES)
         os.pwrite(handle, _HEAD.pack(ASKED, len(request), 0, 0), 0)
         written = 0
         while written < len(request):
@@ -65,8 +67,8 @@ class Sheet:
 
     @property
     def room(self) -> int:
-        """Bytes that an answer may have."""
-        return len(self._memory) - _HEAD.size - int(self._asked)
+        """Bytes that a result may have."""
+        return len(self._memory) - _HEAD.size - int(self._asked) - _ERROR_BYTES
 
     def request(self) -> dict[str, Any]:
         asked: dict[str, Any] = json.loads(self._memory[_HEAD.size : _HEAD.size + self._asked])

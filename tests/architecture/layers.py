@@ -48,6 +48,7 @@ LIBRARIES = {
     "scipy": "craft/learning/calibration.py craft/learning/metrics.py craft/learning/paired.py craft/learning/weak.py craft/learning/figures.py",
     "skops": "craft/learning",
     "cronsim": "craft/schedule/cron.py",
+    "threadpoolctl": "craft/learning/telling.py",
     "click": "cli",
     "rich": "cli",
     "pytest": "testing",

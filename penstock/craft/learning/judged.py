@@ -344,7 +344,9 @@ class _Pure:
 
 
 def _of_values(view: View, of: Target) -> bool:
-    return of.of_classes and not view.graded and len(np.unique(view.codes)) <= max(2, len(of) // 20)
+    """Whether a view is of values of their own; single values of a number are not, for whose tails honestly stand for a class."""
+    own = not view.graded and not view.how.endswith("single values")
+    return of.of_classes and own and len(np.unique(view.codes)) <= max(2, len(of) // 20)
 
 
 def _pure(view: View, of: Target, half: Flags) -> _Pure | None:

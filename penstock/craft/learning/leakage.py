@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from penstock.craft.learning import overlap
 from penstock.craft.learning.findings import KINDS, Finding, Sample, from_record
-from penstock.craft.learning.judged import RULES, Judged, Rows
-from penstock.craft.learning.telling import Flags, Floats, Ints, Target, coded_texts, numbers, sort_of, target
+from penstock.craft.learning.judged import RULES, Judged, Rows, copied
+from penstock.craft.learning.telling import Flags, Floats, Ints, bins, coded_texts, numbers, sort_of, target, told
 from penstock.ground.errors import DefinitionError, did_you_mean
 from penstock.spec.models import Kind
 
@@ -84,6 +84,8 @@ def _all(rows: Rows, key: tuple[str, ...], times: Mapping[str, str | None]) -> I
         return
     for rule in RULES:
         yield from rule(judged)
+        if rule is copied:
+            yield from _entities(judged, key)
 
 
 def _labelled(train: Sample, test: Sample, kind: Kind, label: str, columns: tuple[str, ...], group: str | None, seed: int) -> Rows:
@@ -136,9 +138,6 @@ def _on_both_sides(rows: Rows, key: tuple[str, ...]) -> Iterator[Finding]:
     if rows.group and (both := overlap.shared(codes[rows.group], rows.train)) is not None:
         reason = f"{len(both.rows):,} of {test:,} test rows are of a {rows.group} that training rows are of"
         yield Finding("group", (rows.group,), round(both.share, 4), reason, rows.places(both.rows))
-    for name in dict.fromkeys((*rows.columns, *key)):
-        if name != rows.group and (entity := _entity(rows, name, codes[name])) is not None:
-            yield entity
     yield from _copied_rows(rows, key, codes)
 
 
@@ -172,26 +171,37 @@ def _codes(column: pa.ChunkedArray) -> Ints:
     return np.where(np.isnan(values), 0, place + 1)
 
 
-def _entity(rows: Rows, name: str, codes: Ints) -> Finding | None:
-    """A text or whole number of many values, each with a few rows on both sides, whose training rows tell its test rows."""
-    kind = rows.table.column(name).type
-    if not (sort_of(kind) == "text" or pa.types.is_integer(kind)):
-        return None
-    counts = np.bincount(codes[codes > 0]) if (codes > 0).any() else np.zeros(1, np.int64)
-    entities = int(np.count_nonzero(counts))
-    if not ENTITIES <= entities <= len(codes) / ROWS_AN_ENTITY or entities < len(codes) / 1000:
-        return None
-    both = overlap.shared(codes, rows.train)
-    if both is None or both.share < SEEN:
-        return None
+def _entities(judged: Judged, key: tuple[str, ...]) -> Iterator[Finding]:
+    """Texts or whole numbers of many values, each with a few rows on both sides, whose training rows tell its test rows.
+
+    A whole number that tells as much by its order is a measure, and left to the other rules.
+    """
+    rows = judged.rows
+    for name in dict.fromkeys((*rows.columns, *key)):
+        kind = rows.table.column(name).type
+        if name == rows.group or not (sort_of(kind) == "text" or pa.types.is_integer(kind)):
+            continue
+        codes = _codes(rows.table.column(name))
+        entities = len(np.unique(codes[codes > 0]))
+        if not max(ENTITIES, len(codes) / 1000) <= entities <= len(codes) / ROWS_AN_ENTITY:
+            continue
+        both = overlap.shared(codes, rows.train)
+        if both is None or both.share < SEEN or (telling := _told_by_entity(rows, codes, both.rows)) < TELLING_ENTITY:
+            continue
+        if pa.types.is_integer(kind) and told(bins(numbers(rows.table.column(name))), rows.of, judged.half) > telling / 2:
+            continue
+        reason = (
+            f"{both.share:.0%} of the test rows are of a {name} that training rows are of, whose labels take away {telling:.0%} of theirs"
+        )
+        yield Finding("group", (name,), round(telling, 4), reason, rows.places(both.rows))
+
+
+def _told_by_entity(rows: Rows, codes: Ints, seen: Ints) -> float:
+    """The share of uncertainty of these test rows that the mean label of their entity's training rows takes away."""
     size = int(codes.max()) + 1
     n = np.bincount(codes[: rows.train], minlength=size)
     sums = np.stack([np.bincount(codes[: rows.train], weights=y[: rows.train], minlength=size) for y in rows.of.Y.T], axis=1)
-    guess = sums[codes[both.rows]] / n[codes[both.rows]][:, None]
-    seen: Target = rows.of.taken(both.rows)
-    spread = float(((seen.Y - rows.of.Y.mean(0)) ** 2).sum())
-    telling = 1 - float(((seen.Y - guess) ** 2).sum()) / spread if spread else 0.0
-    if telling < TELLING_ENTITY:
-        return None
-    reason = f"{both.share:.0%} of the test rows are of a {name} that training rows are of, whose labels take away {telling:.0%} of theirs"
-    return Finding("group", (name,), round(telling, 4), reason, rows.places(both.rows))
+    guess = sums[codes[seen]] / n[codes[seen]][:, None]
+    of = rows.of.taken(seen)
+    spread = float(((of.Y - rows.of.Y.mean(0)) ** 2).sum())
+    return 1 - float(((of.Y - guess) ** 2).sum()) / spread if spread else 0.0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from penstock.ground.environ import environment
 from penstock.ground.errors import DefinitionError, Unsupported
 from penstock.ground.logs import follow
 from penstock.ports.compute import Compute, ComputeCapabilities, Ended, Handle, Limits, Task
@@ -189,7 +190,7 @@ def test_path_folder_and_environment_are_those_of_the_caller_and_the_task(
     assert run(compute, "imported", {"module": "mine_only", "function": "f"}, path=(tmp_path,)).result == "mine"
     sys.modules.pop("mine_only", None)
     assert sys.path == before
-    assert "PENSTOCK_TEST_TASK" not in os.environ
+    assert "PENSTOCK_TEST_TASK" not in environment()
     assert run(compute, "whole_place", {"names": names}).result["environment"]["PENSTOCK_TEST_TASK"] is None
 
 

@@ -92,7 +92,7 @@ def inputs_of(asset: Asset) -> tuple[str, ...]:
     if isinstance(asset, Table):
         return asset.inputs
     if isinstance(asset, Features):
-        return (asset.over,)
+        return asset.table.inputs if asset.table is not None else (asset.over,)
     if isinstance(asset, Model):
         return tuple(dict.fromkeys((asset.over, *(f.asset for f in asset.features if isinstance(f, Feature)))))
     if isinstance(asset, Predictions):
@@ -119,7 +119,7 @@ def build(assets: Mapping[str, Asset]) -> Graph:
 def _fits(node: Node, needed: Node) -> None:
     asset = node.asset
     wants: tuple[str, ...] = ("source", "table", "features", "predictions")
-    if isinstance(asset, Features):
+    if isinstance(asset, Features) and asset.table is None:
         wants = ("source", "table")
     elif isinstance(asset, Model):
         wants = ("source", "table") if needed.name == asset.over else ("features",)

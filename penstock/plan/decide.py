@@ -87,6 +87,8 @@ def _own_reasons(asset: Declared, made: Made | None, work: FileWork, forced: boo
         if made.definition != asset.definition:
             what = "options" if asset.kind == "source" else "code"
             reasons.append(Reason("code", f"{what} of {asset.name} changed"))
+        elif reason := _columns_reason(asset, made):
+            reasons.append(reason)
         if made.contract != asset.contract:
             reasons.append(Reason("contract", f"checks, key or exports of {asset.name} changed"))
         if dict(made.params) != (params := asset.recorded_params):
@@ -101,6 +103,19 @@ def _own_reasons(asset: Declared, made: Made | None, work: FileWork, forced: boo
     if forced and not reasons:
         reasons.append(Reason("forced", "asked for"))
     return reasons
+
+
+def _columns_reason(asset: Declared, made: Made) -> Reason | None:
+    """Columns that came, went or changed, if nothing that all columns share did."""
+    new, changed, gone = columns_moved(made.parts, asset.parts)
+    told = [f"{word} {_names(names)}" for word, names in (("new", new), ("changed", changed), ("gone", gone)) if names]
+    return Reason("columns", f"columns: {'; '.join(told)}") if told else None
+
+
+def columns_moved(was: Mapping[str, str], now: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """New, changed and vanished columns, by their fingerprints."""
+    changed = tuple(name for name in now if name in was and was[name] != now[name])
+    return tuple(n for n in now if n not in was), changed, tuple(n for n in was if n not in now)
 
 
 def _input_reasons(asset: Declared, made: Made | None, versions: Mapping[str, str]) -> list[Reason]:
@@ -119,6 +134,8 @@ def _can_part(asset: Declared, made: Made | None, own: list[Reason], moved: list
         return False
     if asset.kind == "source":
         return {r.code for r in own} <= {"files_new", "files_changed", "files_gone"}
+    if asset.parts and own:
+        return not moved and {r.code for r in own} == {"columns"}
     return asset.partial and not own
 
 

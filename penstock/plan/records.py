@@ -26,6 +26,7 @@ class Declared:
 
     `definition` covers what makes the rows (query, code, options), `contract` what they must satisfy (checks, key), `params` the
     values of parameters. `partial` is whether new input rows can be worked on alone, and `driving` the input that may bring them.
+    `parts` are fingerprints of columns that can be made apart from each other, beside the definition, which all share.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Declared:
     partial: bool = False
     driving: str = ""
     drops_gone: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recorded_params(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class Made:
     seconds: float
     bytes_in: int = 0
     files: Mapping[str, FileSeen] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,15 @@ class Session(Protocol):
         within_s: float | None,
         take: Sequence[str],
         right_known: str | None = None,
+        event_as: str | None = None,
     ) -> Schema:
         """Names the point-in-time join of two named relations: per left row the newest right row with `right_on <= on`
-        (and, if given, `right_known <= on`), equal `by`, no older than `within_s` seconds; columns of left, then `take`.
+        (and, if given, `right_known <= on`), equal `by`, no older than `within_s` seconds; columns of left, then `take`, then, if
+        it is named, `event_as`: the time of the newest right row, however old it is.
 
         Shapes:  left (n rows) -> n rows, always; a left row without match keeps nulls; a null key or time matches nothing.
-        Ties:    of several right rows with the same key and time one is taken; all columns come from the same row.
+        Ties:    of several right rows with the same key and time the one known last is taken, else any; all columns come from
+                 the same row.
         """
         ...
 

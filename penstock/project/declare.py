@@ -13,8 +13,8 @@ from penstock.ground.errors import DefinitionError, QueryError, did_you_mean
 from penstock.plan.records import Declared
 from penstock.project.code import CodeReader
 from penstock.run.build import called
-from penstock.spec.features import Features
-from penstock.spec.models import Model, Predictions
+from penstock.spec.features import After, Features, OnDemand
+from penstock.spec.models import Feature, Model, Predictions
 from penstock.spec.sources import Database, Files
 from penstock.spec.tables import Ref, Replace, Sql, Table
 
@@ -26,10 +26,10 @@ def declared(graph: Graph, code: CodeReader, overrides: Mapping[str, Mapping[str
 
     Raises: DefinitionError(E1001) for an override of a parameter that does not exist; UserCodeError(E5001); QueryError(E1006).
     """
-    return {node.name: _declared(node, code, (overrides or {}).get(node.name, {})) for node in graph}
+    return {node.name: _declared(graph, node, code, (overrides or {}).get(node.name, {})) for node in graph}
 
 
-def _declared(node: Node, code: CodeReader, overrides: Mapping[str, Any]) -> Declared:
+def _declared(graph: Graph, node: Node, code: CodeReader, overrides: Mapping[str, Any]) -> Declared:
     asset = node.asset
     params = _params(node, overrides)
     if isinstance(asset, Files):
@@ -42,9 +42,9 @@ def _declared(node: Node, code: CodeReader, overrides: Mapping[str, Any]) -> Dec
     if isinstance(asset, Table):
         return _table(node, asset, code, params)
     if isinstance(asset, Features):
-        return Declared(node.name, node.kind, node.inputs, digest([asdict(asset)["known"], *_plain(_parts(asset))]), "", params)
+        return _features(node, asset, code, params)
     if isinstance(asset, Model):
-        parts = [asset.over, asset.label, [getattr(f, "asset", f) for f in asset.features], asdict(asset.split), asset.seed]
+        parts = [asset.over, asset.label, [_given(graph, node, f) for f in asset.features], asdict(asset.split), asset.seed]
         parts += [asset.kind, asset.weight, asset.group, asset.folds, asset.calibrate, asset.format, asset.source]
         made = [*parts, code.digest(asset.function) if asset.function is not None else ""]
         contract = digest([[asdict(g) for g in asset.gates], asset.slices])
@@ -53,6 +53,38 @@ def _declared(node: Node, code: CodeReader, overrides: Mapping[str, Any]) -> Dec
     return Declared(
         node.name, node.kind, node.inputs, digest([asset.model, asset.over, asset.where]), "", params, partial=True, driving=asset.over
     )
+
+
+def _given(graph: Graph, node: Node, feature: Any) -> Any:
+    """One of a model's features: a column's name, an asset with how it is joined, or expressions without regard to spacing."""
+    if isinstance(feature, Feature):
+        asset = graph.node(feature.asset).asset
+        assert isinstance(asset, Features)
+        lag = asset.known.lag if asset.table is not None and isinstance(asset.known, After) else ""
+        return [feature.asset, asset.ttl, lag] if asset.ttl or lag else feature.asset
+    if not isinstance(feature, OnDemand):
+        return feature
+    try:
+        return [[name, normal(text)] for name, text in feature.expressions]
+    except QueryError as error:
+        raise QueryError(error.message, place=node.name, got=error.got) from error
+
+
+def _features(node: Node, asset: Features, code: CodeReader, params: Mapping[str, Any]) -> Declared:
+    """Each column of windowed features has a fingerprint of its own; the definition is what all have in common.
+
+    `ttl`, and of a function `known`, matter to those who join: they are no part of the rows.
+    """
+    if asset.table is not None:
+        return _table(node, asset.table, code, params)
+    where = normal(asset.where) if asset.where else None
+    made = ["windowed", asset.over, asset.entity, asset.time, type(asset.known).__name__, asdict(asset.known), where]
+    parts = {
+        f"{name}_{window}": digest([window, aggregate.how, aggregate.column, aggregate.at, normal(aggregate.sql) if aggregate.sql else ""])
+        for window in asset.windows
+        for name, aggregate in asset.aggregates
+    }
+    return Declared(node.name, node.kind, node.inputs, digest(made), "", params, partial=True, driving=asset.over, parts=parts)
 
 
 def _table(node: Node, asset: Table, code: CodeReader, params: Mapping[str, Any]) -> Declared:
@@ -105,18 +137,6 @@ def _params(node: Node, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checks(asset: Any) -> Any:
     return [_plain(asdict(c).items()) for c in asset.checks]
-
-
-def _parts(asset: Features) -> list[Any]:
-    return [
-        asset.over,
-        asset.entity,
-        asset.time,
-        asset.windows,
-        [(n, a.how, a.column) for n, a in asset.aggregates],
-        asset.where,
-        asset.ttl,
-    ]
 
 
 def _plain(value: Any) -> Any:

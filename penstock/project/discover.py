@@ -141,7 +141,7 @@ def _found(variable: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, _VALUES):
         return [(getattr(value, "name", "") or variable, value)]
     if isinstance(value, list | tuple):
-        return [(v.name, v) for v in value if isinstance(v, Table | Model | Job | Flow | Automation) and v.name]
+        return [(v.name, v) for v in value if isinstance(v, Table | Features | Model | Job | Flow | Automation) and v.name]
     if isinstance(value, dict):
         return [(str(k), v) for k, v in value.items() if isinstance(v, _VALUES)]
     return []

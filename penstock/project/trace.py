@@ -97,7 +97,7 @@ def _step(session: Session, graph: Graph, runtime: Runtime, node: Node, version:
         return _of_table(session, graph, runtime, node, version, condition, rows, inputs, depth)
     if isinstance(node.asset, Predictions):
         return _of_predictions(session, graph, runtime, node, version, rows, inputs, depth)
-    note = "aggregated from the rows of its table" if isinstance(node.asset, Features) else ""
+    note = "aggregated from the rows of its table" if isinstance(node.asset, Features) and node.asset.table is None else ""
     return TraceStep(node.name, node.kind, version, rows, note=note, inputs=_versions(graph, inputs))
 
 

@@ -178,7 +178,7 @@ def declared_parts(node: Node) -> dict[str, Any]:
     if isinstance(node.asset, Features):
         known = node.asset.known
         found["known"] = known.column if isinstance(known, KnownAt) else f"{known.lag} after"
-        found["aggregates"] = [f"{n} = {a.how}({a.column or ''})" for n, a in node.asset.aggregates]
+        found["aggregates"] = [f"{n} = {a.text}" for n, a in node.asset.aggregates]
     if partition := getattr(node.asset, "partition", ()):
         found["partition"] = [f"{p.transform}({p.column})" for p in partition]
     if params := getattr(node.asset, "params", ()):

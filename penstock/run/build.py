@@ -1,4 +1,4 @@
-"""Building a table or features: bind inputs at fixed versions, compute, and place the rows as the asset's way of writing says."""
+"""Building a table: bind inputs at fixed versions, compute, and place the rows as the asset's way of writing says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.craft.lineage.shape import Shape, parsed, shape_of
-from penstock.craft.temporal.windows import feature_query
 from penstock.ground.errors import DefinitionError, PenstockError, QueryError, UserCodeError, did_you_mean
 from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
@@ -22,7 +21,6 @@ from penstock.run.ledger import Step
 from penstock.run.publish import published, unchanged
 from penstock.run.runtime import Event, Job, Outcome, Runtime, snapshot_for
 from penstock.run.standing import moved, standing_rows
-from penstock.spec.features import Features
 from penstock.spec.schema import Schema
 from penstock.spec.spans import seconds
 from penstock.spec.tables import Merge, Ref, Replace, Slices, Sql, Table
@@ -31,31 +29,16 @@ HIDDEN = (FILE_COLUMN,)
 
 
 def build(job: Job) -> Outcome:
-    """Computes a table or features and publishes it."""
-    if isinstance(job.node.asset, Features):
-        return build_features(job, job.node.asset)
+    """Computes a table and publishes it."""
     assert isinstance(job.node.asset, Table)
     return build_table(job, job.node.asset)
 
 
-def build_features(job: Job, asset: Features) -> Outcome:
-    """Computes windowed features over the whole table."""
-    scans = bind_inputs(job, job.node.inputs)
-    query = feature_query(asset, asset.over, visible(scans[asset.over].schema))
-    schema = job.session.define("_computed", query)
-    reach("run.computed")
-    draft = job.runtime.lake.draft(job.name, schema, exact=True)
-    batch = Batch(draft, job.session.write("SELECT * FROM _computed", draft), remove="*" if job.base else ())
-    job.steps.append(
-        Step(
-            "aggregate", scans[asset.over].rows, sum(f.rows for f in batch.files), keeps=False, inputs={asset.over: scans[asset.over].rows}
-        )
-    )
-    batch, audit = audited(job, batch, (), (*asset.entity, asset.time))
-    return published(job, batch, audit)
+#: What more is recorded of a version, told by its batch and the rows of the version before, if they stay.
+Extra = Callable[[Batch, Scan | None], Mapping[str, Any]]
 
 
-def build_table(job: Job, table: Table) -> Outcome:
+def build_table(job: Job, table: Table, *, extra: Extra | None = None) -> Outcome:
     """Computes all of a table, or what new input rows make of it."""
     scans = bind_inputs(job, job.node.inputs)
     part, changes = _part(job, table)
@@ -101,7 +84,8 @@ def build_table(job: Job, table: Table) -> Outcome:
         audit = replace(audit, results=(*(r for r in audit.results if r.check.of_rows and r.check.kind != "key"), *key_audit.results))
     if batch.whole and job.base:
         batch = replace(batch, remove="*")
-    return published(job, batch, audit, export=exported if table.exports else None)
+    more = extra(batch, current) if extra is not None else {}
+    return published(job, batch, audit, extra=more, export=exported if table.exports else None)
 
 
 def exported(job: Job) -> None:

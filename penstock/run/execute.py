@@ -195,7 +195,15 @@ def _work_digest(
 ) -> str:
     """Names a piece of work by all that decides its result, so that the same work after a crash is known again."""
     inputs = {name: versions.get(name, "") for name in node.inputs}
-    what = [declared.definition, declared.contract, declared.recorded_params, action.mode, inputs, _files_of(action, seen)]
+    what = [
+        declared.definition,
+        dict(declared.parts),
+        declared.contract,
+        declared.recorded_params,
+        action.mode,
+        inputs,
+        _files_of(action, seen),
+    ]
     return digest([*what, base.get("version"), base.get("at")])
 
 

@@ -14,9 +14,9 @@ from penstock.ground.names import quote
 from penstock.ground.paths import inside
 from penstock.run.build import bind_inputs
 from penstock.run.ledger import Step, require_balance
-from penstock.run.point_in_time import Rows, model_rows
+from penstock.run.point_in_time import Rows, coverage, given_from, given_record, model_rows
 from penstock.run.runtime import Job, Outcome, Runtime
-from penstock.spec.models import ByTime, Feature, Model
+from penstock.spec.models import ByTime, Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,9 @@ def train(job: Job) -> Outcome:
     rows = model_rows(job.session, job.graph, model, scans, model.over)
     rows.schema.field(model.label, of=model.over)
     sets = _sets(job, model, rows)
+    step, covered = coverage(job.session, rows, model.over)
+    job.steps += [step] if covered else []
+    require_balance(job.name, job.steps)
     given = training.TrainingSet(
         sets.train.X, sets.train.y, sets.encoder.names, sets.encoder.categorical, int(job.declared.params.get("seed", model.seed))
     )
@@ -61,7 +64,7 @@ def train(job: Job) -> Outcome:
     results = gates.evaluate(model.gates, candidate, _production(job, model, sets))
     for result in results:
         job.tell("gate", result.reason, **result.as_record())
-    return _registered(job, model, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results])
+    return _registered(job, model, version, folder, manifest.as_record(), sets, scores, measured, [r.as_record() for r in results], covered)
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def _registered(
     scores: NDArray[np.float64],
     measured: Evaluation,
     gates: Sequence[Mapping[str, Any]],
+    covered: Sequence[Mapping[str, Any]],
 ) -> Outcome:
     """Appends the version to the registry; if it passed it becomes the asset's newest version.
 
@@ -182,7 +186,8 @@ def _registered(
         "calibration": reliability(sets.test.y, scores).as_record(),
         "gates": list(gates),
         "features": list(sets.encoder.names),
-        "given": [{"asset": f.asset} if isinstance(f, Feature) else {"column": f} for f in model.features],
+        "given": given_record(model),
+        "coverage": covered,
         "inputs": {name: job.versions[name] for name in job.node.inputs},
         "seconds": job.seconds,
         "at": iso(now),
@@ -215,5 +220,4 @@ def _registered(
 def as_trained(runtime: Runtime, model: Model, name: str, version: str) -> Model:
     """The model's record with the features that a registered version was trained with."""
     entry = runtime.state.heads("model", prefix=f"{name}@{version}")[f"{name}@{version}"].body
-    given = tuple(Feature(g["asset"]) if "asset" in g else str(g["column"]) for g in entry["given"])
-    return replace(model, features=given)
+    return replace(model, features=given_from(entry["given"]))

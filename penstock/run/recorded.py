@@ -34,7 +34,7 @@ def made_of(name: str, body: Mapping[str, Any], listing: Mapping[str, Any]) -> M
     return Made(
         version=str(body["version"]), definition=str(body["definition"]), contract=str(body["contract"]), params=body["params"],
         inputs=body["inputs"], rows=int(body["rows"]), seconds=float(body.get("seconds", 0.0)), bytes_in=int(body.get("bytes_in", 0)),
-        files=recorded_files(listing, name),
+        files=recorded_files(listing, name), parts=body.get("parts", {}),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from penstock.ground.errors import DefinitionError
-from penstock.spec.features import Features
+from penstock.spec.features import Features, OnDemand
 from penstock.spec.sizes import size
 from penstock.spec.spans import span
 from penstock.spec.tables import signature_of
@@ -155,7 +155,7 @@ class Model:
         over: the table whose rows are learnt from (its name once the project is loaded).
         label: a column of it; rows without a label are left out and counted. Boolean for `binary`, any text, integer or boolean
             for `multiclass`, a number for `regression` and `ranking` (a greater one is more relevant).
-        features: feature assets (all their columns), and names of columns of `over`.
+        features: feature assets (all their columns), names of columns of `over`, and what is computed of the row (`OnDemand`).
         split: how the test set is taken.
         kind: what the label is.
         gates: conditions; a version that fails one is registered as refused.
@@ -314,9 +314,9 @@ def predictions(model: Any, *, over: Any, where: str | None = None, doc: str = "
 def with_names(asset: Any, name_of: Callable[[Any], str]) -> Any:
     """The same record with references to other assets replaced by their names."""
     if isinstance(asset, Features):
-        return replace(asset, over=name_of(asset.over))
+        return replace(asset, over=name_of(asset.over)) if asset.table is None else asset
     if isinstance(asset, Model):
-        named = tuple(f if isinstance(f, str) else Feature(name_of(f)) for f in asset.features)
+        named = tuple(f if isinstance(f, str | OnDemand) else Feature(name_of(f)) for f in asset.features)
         return replace(asset, over=name_of(asset.over), features=named)
     if isinstance(asset, Predictions):
         return replace(asset, model=name_of(asset.model), over=name_of(asset.over))

@@ -42,7 +42,7 @@ LIBRARIES = {
     "polars": "run/forms.py",
     "pandas": "run/forms.py",
     "python_calamine": "adapters/engine/duckdb",
-    "sqlglot": "craft/lineage craft/quality/conditions.py",
+    "sqlglot": "craft/lineage craft/quality/conditions.py craft/temporal/expressions.py",
     "numpy": "craft/learning run/learn.py run/score.py",
     "sklearn": "craft/learning",
     "scipy": "craft/learning/calibration.py craft/learning/metrics.py craft/learning/paired.py craft/learning/weak.py craft/learning/figures.py",
@@ -57,7 +57,7 @@ LIBRARIES = {
 
 #: Adapter -> files outside it that may say its name: the forms users ask for by library, the dialect of
 #: their queries, and what is loaded ahead for tasks.
-NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py adapters/compute/process"}
+NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py craft/temporal/expressions.py adapters/compute/process"}
 
 #: What is read from outside a program's values -> the one file that reads it.
 ONE_PLACE = {

@@ -4,13 +4,17 @@ A row counts at time t for a window w from the moment it is known (and has happe
 So a windowed count or sum is the running total of what has entered minus the running total of what has left, which costs one
 pass and two look-backs per window, whatever the window's length. Integers, booleans and decimals are totalled as they are.
 Doubles are totalled as whole numbers on a grid 2**-192 below the column's greatest value: differences of totals lose nothing,
-and neither the order of rows nor the number of threads changes a bit. Only `min` and `max` need frames.
+and neither the order of rows nor the number of threads changes a bit. The other aggregates need frames: the engine's own, over
+trees of partial results, which cost O(n log n) whatever the window's length; with a column of known times a join of each time
+with the rows of its window.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
+from penstock.craft.temporal.expressions import framed, of_window
 from penstock.ground.errors import DefinitionError
 from penstock.ground.names import quote
 from penstock.spec.features import Aggregate, Features, KnownAt
@@ -19,6 +23,8 @@ from penstock.spec.spans import span
 
 _SUMMABLE = ("boolean", "int", "long", "float", "double", "decimal")
 _FLOATS = ("float", "double")
+_NUMBERS = ("int", "long", "float", "double", "decimal")
+_TOTALLED = ("count", "sum", "mean", "min", "max")
 _MOMENTS = ("timestamp", "timestamptz", "date")
 _DIGIT = 96  # binary digits per half of a double on the grid; leaves room for 2**30 rows in a HUGEINT
 _ONE = f"{2**_DIGIT}::HUGEINT"
@@ -49,33 +55,48 @@ class _Column:
         return "BIGINT" if kind.name in ("boolean", "int") else "HUGEINT"
 
 
-def feature_query(spec: Features, relation: str, schema: Schema) -> str:
+def feature_query(spec: Features, relation: str, schema: Schema, *, only: Collection[str] | None = None) -> str:
     """The query of a feature asset over a named relation: one row per entity and distinct time at which the relation has a row.
 
     Shapes:  relation (n rows) -> at most n rows; columns: entity, time (both as in the relation), then `spec.columns`.
-    Order:   not defined.  Cost: O(n log n) time and O(n) memory for count, sum and mean; `min` and `max` by frames about
-             five times that, and with `known=` a column O(rows in windows).
+             `only` some of these columns, computed as all of them would be.
+    Order:   not defined.  Cost: O(n log n) time and O(n) memory for count, sum and mean; the others by frames two to five
+             times that, and with `known=` a column O(rows in windows) time.
     Window:  with a lag the rows with event time in [t - lag - w, t - lag]; with a column of known times those with event time in
              [t - w, t] and known time <= t. Both ends are closed. `where` limits the rows that count, not the times.
     Nulls:   a null value does not count; a row without entity or time is left out; a row without known time is never known.
-             count is 0 for no rows; sum, mean, min and max of no values are null.
-    Types:   count long; sum long (boolean, int, long), decimal(38, s) or double; mean double; min and max as the column.
+             count and distinct are 0 for no rows; sum, mean, min, max, last and quantile of no values are null; an expression
+             is what it is over no rows.
+    Types:   count and distinct long; sum long (boolean, int, long), decimal(38, s) or double; mean and quantile double; min, max
+             and last as the column. An expression has the engine's types, and adds doubles in no particular order.
              A sum beyond its type is an error of the engine, never a wrong number.
     Doubles: within two units in the last place of the exact sum, plus 1e-57 of the column's greatest value per row. NaN and
              infinities count as IEEE 754 adds them, only in the windows that hold them; `max` takes NaN as greatest.
     Raises:  DefinitionError(E1001) for unknown columns, a sum of what has no sum, a time that is no time.
     Source:  own; tests/properties/test_windows.py compares with the definition.
     """
+    spec, wanted = _wanted(spec, only)
     columns = _columns(spec, schema)
     head = [_base(spec, relation, columns), *_grid(columns)]
     rest = _by_column(spec, columns) if isinstance(spec.known, KnownAt) else _by_lag(spec, columns)
     names = [*(f"w.e{i} AS {quote(name)}" for i, name in enumerate(spec.entity)), f"w.t AS {quote(spec.time)}"]
+    frames = _Frames(spec, relation, schema)
     values = [
-        f"{_value(aggregate, columns, window)} AS {quote(f'{name}_{text}')}"
+        f"{frames.value(number, window) if aggregate.how not in _TOTALLED else _value(aggregate, columns, window)} AS {quote(column)}"
         for window, text in enumerate(spec.windows)
-        for name, aggregate in spec.aggregates
+        for number, (name, aggregate) in enumerate(spec.aggregates)
+        if (column := f"{name}_{text}") in wanted
     ]
-    return "WITH " + ",\n".join([*head, *rest]) + f"\nSELECT {', '.join([*names, *values])}\nFROM windowed w{_scales(columns)}"
+    select = f"\nSELECT {', '.join([*names, *values])}\nFROM windowed w{_scales(columns)}{frames.joins()}"
+    return "WITH " + ",\n".join([*head, *rest, *frames.tables()]) + select
+
+
+def _wanted(spec: Features, only: Collection[str] | None) -> tuple[Features, set[str]]:
+    """The features with just the windows and aggregates that some columns need, and those columns."""
+    wanted = set(spec.columns if only is None else only)
+    windows = tuple(w for w in spec.windows if any(f"{n}_{w}" in wanted for n, _ in spec.aggregates))
+    aggregates = tuple((n, a) for n, a in spec.aggregates if any(f"{n}_{w}" in wanted for w in spec.windows))
+    return replace(spec, windows=windows, aggregates=aggregates), wanted
 
 
 # -- what is asked for ----------------------------------------------------------------------------------------------
@@ -88,8 +109,11 @@ def _columns(spec: Features, schema: Schema) -> dict[str | None, _Column]:
     for name in (spec.time, *([spec.known.column] if isinstance(spec.known, KnownAt) else [])):
         _require(schema.field(name, of=str(spec.over)), _MOMENTS, spec, "a time")
     hows: dict[str | None, set[str]] = {}
-    for _, aggregate in spec.aggregates:
-        hows.setdefault(aggregate.column, set()).add(aggregate.how)
+    for name, aggregate in spec.aggregates:
+        if aggregate.how in _TOTALLED:
+            hows.setdefault(aggregate.column, set()).add(aggregate.how)
+        else:
+            _require_framed(name, aggregate, spec, schema)
     found: dict[str | None, _Column] = {}
     for number, (column, asked) in enumerate(hows.items()):
         field = schema.field(column, of=str(spec.over)) if column is not None else schema.field(spec.time)
@@ -104,6 +128,17 @@ def _columns(spec: Features, schema: Schema) -> dict[str | None, _Column]:
 def _require(field: Field, kinds: tuple[str, ...], spec: Features, what: str) -> None:
     if field.type.name not in kinds:
         raise DefinitionError(f"not {what}", place=f"{spec.over}[{field.name}]", expected=", ".join(kinds), got=field.type)
+
+
+def _require_framed(name: str, aggregate: Aggregate, spec: Features, schema: Schema) -> None:
+    if aggregate.how == "expression":
+        of_window(aggregate.sql, schema.names, place=f"{spec.over}.{name}")
+        return
+    field = schema.field(aggregate.column or "", of=str(spec.over))
+    if aggregate.how == "quantile":
+        _require(field, _NUMBERS, spec, "a number")
+    if field.type.fields:
+        raise DefinitionError("a nested column has no aggregates", place=f"{spec.over}[{field.name}]", got=field.type)
 
 
 def _micros(text: str) -> int:
@@ -247,6 +282,92 @@ def _scales(columns: dict[str | None, _Column]) -> str:
 
 def _between(part: str, kind: str, entered: str, left: str, window: int) -> str:
     return f"coalesce({entered}.{part}, 0::{kind}) - coalesce({left}.{part}, 0::{kind}) AS {part}_{window}"
+
+
+# -- frames ---------------------------------------------------------------------------------------------------------
+class _Frames:
+    """The aggregates that no difference of totals gives, as tables of their own beside `windowed`; none if there are none.
+
+    A user's expression reads the relation's columns by their own names, so nothing else that it sees may be called so.
+    """
+
+    def __init__(self, spec: Features, relation: str, schema: Schema) -> None:
+        self._spec, self._relation = spec, relation
+        self._asked = {i: a for i, (_, a) in enumerate(spec.aggregates) if a.how not in _TOTALLED}
+        self._by_column = isinstance(spec.known, KnownAt)
+        self._own = "_"
+        while any(name.lower().startswith(self._own) for name in schema.names):
+            self._own += "_"
+        self._counts = f"coalesce(({spec.where}\n), false)" if spec.where else ""
+        self._keys = [f"{self._own}e{i}" for i in range(len(spec.entity))]
+
+    def tables(self) -> list[str]:
+        if not self._asked:
+            return []
+        return self._joined() if self._by_column else [self._framed()]
+
+    def joins(self) -> str:
+        if not self._asked:
+            return ""
+        tables = [f"x{window}" for window in range(len(self._spec.windows))] if self._by_column else ["framed"]
+        same = [" AND ".join(f"w.e{i} = {x}.{key}" for i, key in enumerate(self._keys)) for x in tables]
+        joins = [f"\nLEFT JOIN {x} ON {on} AND w.t = {x}.{self._own}t" for x, on in zip(tables, same, strict=True)]
+        return "".join(joins) + ("\nCROSS JOIN nothing" if self._by_column else "")
+
+    def value(self, number: int, window: int) -> str:
+        if not self._by_column:
+            return f"framed.{self._own}g{number}_{window}"
+        name = f"{self._own}g{number}"
+        return f"CASE WHEN x{window}.{self._own}t IS NULL THEN nothing.{name} ELSE x{window}.{name} END"
+
+    def _aggregate(self, asked: Aggregate) -> str:
+        """As an SQL expression over rows of the relation."""
+        spec, column = self._spec, f"r.{quote(asked.column)}" if asked.column is not None else ""
+        if asked.how == "distinct":
+            return f"count(DISTINCT {column})"
+        if asked.how == "quantile":
+            return f"quantile_cont({column}::DOUBLE, {asked.at!r})"
+        if asked.how == "last":
+            known = [f"r.{quote(spec.known.column)}"] if isinstance(spec.known, KnownAt) else []
+            return f"arg_max({column}, row({', '.join([f'r.{quote(spec.time)}', *known, column])}))"
+        return f"({asked.sql})"
+
+    def _framed(self) -> str:
+        """Frames over all rows; rows of the same time have the same frame, one of them tells."""
+        spec, own = self._spec, self._own
+        entity = [f"r.{quote(name)}" for name in spec.entity]
+        values, names = [], []
+        for window in range(len(spec.windows)):
+            for number, asked in self._asked.items():
+                names.append(f"{own}g{number}_{window}")
+                values.append(f"{framed(self._aggregate(asked), f'{own}f{window}', self._counts or None)} AS {names[-1]}")
+        order = f"PARTITION BY {', '.join(entity)} ORDER BY epoch_us(r.{quote(spec.time)})"
+        frames = [
+            f"{own}f{i} AS ({order} RANGE BETWEEN {lag + width} PRECEDING AND {lag} PRECEDING)"
+            for i, (lag, width) in enumerate(_windows(spec))
+        ]
+        heads = [*(f"{e} AS {key}" for e, key in zip(entity, self._keys, strict=True)), f"r.{quote(spec.time)} AS {own}t"]
+        present = " AND ".join(f"r.{quote(name)} IS NOT NULL" for name in (*spec.entity, spec.time))
+        rows = f"SELECT {', '.join([*heads, *values])} FROM {quote(self._relation)} r WHERE {present} WINDOW {', '.join(frames)}"
+        keys = ", ".join([*self._keys, f"{own}t"])
+        return f"framed AS MATERIALIZED (SELECT {keys}, {', '.join(f'first({n}) AS {n}' for n in names)}\nFROM ({rows}) GROUP BY {keys})"
+
+    def _joined(self) -> list[str]:
+        """Each time with the rows of its window that were known by then; and what the aggregates are over no rows."""
+        spec, own = self._spec, self._own
+        assert isinstance(spec.known, KnownAt)
+        values = ", ".join(f"{self._aggregate(asked)} AS {own}g{number}" for number, asked in self._asked.items())
+        keys = [*self._keys, f"{own}t", f"{own}u"]
+        times = f"SELECT {', '.join([*(f'e{i} AS {key}' for i, key in enumerate(self._keys)), f't AS {own}t', f'u AS {own}u'])} FROM spine"
+        at, known = f"epoch_us(r.{quote(spec.time)})", f"epoch_us(r.{quote(spec.known.column)})"
+        same = [f"r.{quote(name)} = p.{key}" for name, key in zip(spec.entity, self._keys, strict=True)]
+        same += [f"{at} <= p.{own}u", f"{known} <= p.{own}u", *([self._counts] if self._counts else [])]
+        tables = [
+            f"x{i} AS (SELECT {', '.join(f'p.{key}' for key in keys)}, {values}\nFROM ({times}) p JOIN {quote(self._relation)} r "
+            f"ON {' AND '.join([*same, f'{at} + {width} >= p.{own}u'])} GROUP BY {', '.join(f'p.{key}' for key in keys)})"
+            for i, (_, width) in enumerate(_windows(spec))
+        ]
+        return [*tables, f"nothing AS (SELECT {values} FROM {quote(self._relation)} r WHERE false)"]
 
 
 # -- values ---------------------------------------------------------------------------------------------------------

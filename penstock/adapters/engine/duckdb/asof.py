@@ -1,9 +1,10 @@
 """The point-in-time join as SQL for DuckDB's ASOF operator.
 
 With a known time the condition `time <= t AND known <= t` is `available <= t` for `available = greatest(time, known)`. A right row
-that was overtaken (another one of its key was available no later and has a newer time) is never the answer, for whenever it is
-available the newer one is too. Without the overtaken rows time grows with availability, so the row that became available last is
-the newest, and one ASOF join on `available` is exact. Cost: O((n + m) log m) with or without known times.
+that was overtaken (another one of its key was available no later and has a newer time, or the same time and was known later) is never
+the answer, for whenever it is available the other one is too. Without the overtaken rows time grows with availability, so the row
+that became available last is the newest, and one ASOF join on `available` is exact. Cost: O((n + m) log m) with or without known
+times.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class AsOfJoin:
     within_s: float | None
     take: tuple[str, ...]
     right_known: str | None
+    event_as: str | None = None
 
 
 def checked(join: AsOfJoin, left: Schema, right: Schema) -> None:
@@ -38,7 +40,8 @@ def checked(join: AsOfJoin, left: Schema, right: Schema) -> None:
             if column not in schema:
                 raise QueryError("no such column", place=f"{relation}[{column}]", hint=did_you_mean(column, schema.names))
     lower = {name.lower() for name in left.names}
-    if both := [column for column in join.take if column.lower() in lower]:
+    added = (*join.take, *([join.event_as] if join.event_as else []))
+    if both := [column for column in added if column.lower() in lower]:
         raise QueryError(
             "a column would occur twice", place=f"{join.right}[{both[0]}]", hint="leave it out of `take`, or rename it on one side"
         )
@@ -50,6 +53,7 @@ def asof_sql(join: AsOfJoin) -> str:
     Source: own; equal to a search over all rows by tests/properties/test_asof.py.
     """
     taken = [f"{_aged(join, f'r.c{i}')} AS {quote(column)}" for i, column in enumerate(join.take)]
+    taken += [f"r.event AS {quote(join.event_as)}"] if join.event_as else []
     keys = [f"l.{quote(column)} = r.k{i}" for i, column in enumerate(join.by)]
     return (
         f"SELECT {', '.join(['l.*', *taken])} FROM {quote(join.left)} l ASOF LEFT JOIN ({_candidates(join)}) r "
@@ -74,8 +78,9 @@ def _candidates(join: AsOfJoin) -> str:
             f"SELECT {', '.join([*named, f'{event} AS event', f'{event} AS available'])} FROM {quote(join.right)} WHERE {event} IS NOT NULL"
         )
     known = quote(join.right_known)
-    columns = ", ".join([*named, f"{event} AS event", f"greatest({event}, {known}) AS available"])
+    columns = ", ".join([*named, f"{event} AS event", f"{known} AS known", f"greatest({event}, {known}) AS available"])
     rows = f"SELECT {columns} FROM {quote(join.right)} WHERE {event} IS NOT NULL AND {known} IS NOT NULL"
     keys = ", ".join(f"k{i}" for i in range(len(join.by)))
-    over = f"{f'PARTITION BY {keys} ' if keys else ''}ORDER BY available RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
-    return f"SELECT * FROM ({rows}) QUALIFY event = max(event) OVER ({over})"
+    over = f"({f'PARTITION BY {keys} ' if keys else ''}ORDER BY available, event, known{{}})"
+    newest = f"event = max(event) OVER {over.format(' ROWS UNBOUNDED PRECEDING')}"
+    return f"SELECT * FROM ({rows}) QUALIFY {newest} AND lead(available) OVER {over.format('')} IS DISTINCT FROM available"

@@ -120,8 +120,9 @@ class DuckSession:
         within_s: float | None,
         take: Sequence[str],
         right_known: str | None = None,
+        event_as: str | None = None,
     ) -> Schema:
-        join = AsOfJoin(left, right, tuple(by), on, right_on, within_s, tuple(take), right_known)
+        join = AsOfJoin(left, right, tuple(by), on, right_on, within_s, tuple(take), right_known, event_as)
         checked(join, self._columns(left), self._columns(right))
         return self.define(name, asof_sql(join))
 

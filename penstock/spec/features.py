@@ -130,6 +130,7 @@ class Features:
         where: an SQL condition for the rows that count, e.g. `arr_delay IS NOT NULL`.
         ttl: how old a feature row may be when it is joined; None means any age.
         table: how a function makes the rows; None for windowed features.
+        name: that of the function, or of the variable once the project is loaded.
     """
 
     over: Any
@@ -142,16 +143,12 @@ class Features:
     ttl: str | None = None
     doc: str = ""
     table: Table | None = None
+    name: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of windowed features, in order."""
         return tuple(f"{name}_{window}" for window in self.windows for name, _ in self.aggregates)
-
-    @property
-    def name(self) -> str:
-        """The name of the function, "" for windowed features: they are called as their variable."""
-        return self.table.name if self.table is not None else ""
 
     @property
     def params(self) -> tuple[tuple[str, Any], ...]:
@@ -217,7 +214,7 @@ def _by_function(
     text = doc or (fn.__doc__ or "").strip()
     key = (*entity, time, *([known.column] if isinstance(known, KnownAt) else []))
     made = Table(fn.__name__, fn, None, inputs, forms, params, key=key, time=time, write=write, doc=text)
-    return Features("", entity, time, known=known, ttl=ttl, doc=text, table=valid_table(made))
+    return Features("", entity, time, known=known, ttl=ttl, doc=text, table=valid_table(made), name=fn.__name__)
 
 
 @dataclass(frozen=True)

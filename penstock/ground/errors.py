@@ -343,6 +343,13 @@ class WorkerVanished(PenstockError, RuntimeError):
     fault: ClassVar[Fault] = "backend"
 
 
+class TokenRefused(PenstockError, PermissionError):
+    """Somebody asked for something without the secret token that it needs."""
+
+    code: ClassVar[str] = "E5010"
+    fault: ClassVar[Fault] = "user"
+
+
 # -- 6: models ------------------------------------------------------------------------------------------------------
 class GateFailed(PenstockError, ValueError):
     """A model does not pass its gates; it is registered as refused and not used."""

@@ -158,13 +158,18 @@ class Fresh(Condition):
 
 @dataclass(frozen=True)
 class Arrived(Condition):
-    """Files came, or came changed, to where a source looks, and are whole."""
+    """Files came, or came changed, to where a source looks, and are whole.
+
+    A file is whole if its size and time stay the same from one look to the next; with a `marker` such as `.done`, if there is a file of
+    its name with that behind it. (Names that begin with a dot or end in `.tmp` or `.part` are not looked at: renaming is best.)
+    """
 
     kind = "arrived"
     source: Any
+    marker: str = ""
 
     def __str__(self) -> str:
-        return f"arrived({_named(self.source)})"
+        return f"arrived({_named(self.source)}{f', {self.marker}' if self.marker else ''})"
 
 
 @dataclass(frozen=True)
@@ -254,9 +259,11 @@ def fresh(column: Any, within: str | None = None) -> Check | Fresh:
     return Fresh(column)
 
 
-def arrived(source: Any) -> Arrived:
-    """Files came to a source's folder; see `Arrived`."""
-    return Arrived(source)
+def arrived(source: Any, *, marker: str = "") -> Arrived:
+    """Files came to a source's folder and are whole; see `Arrived`. Raises: DefinitionError(E1001) for a marker that is no ending."""
+    if marker and not re.fullmatch(r"[.~_-][\w.~-]{0,30}", marker):
+        raise DefinitionError("not an ending of a file's name", place="arrived(marker=...)", expected=".done", got=repr(marker)[:40])
+    return Arrived(source, marker)
 
 
 def updated(asset: Any) -> Updated:

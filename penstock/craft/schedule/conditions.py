@@ -60,7 +60,7 @@ class Facts:
 
     Attributes:
         versions: asset -> its newest version; assets never made are missing.
-        arrivals: source -> its newest arrival of files.
+        arrivals: `watch_name` of a source -> its newest arrival of files.
         failures: asset, job or flow -> its newest failure.
         events: name -> events, oldest first; those before the oldest unused one may be left out.
         more: facts for conditions of other kinds, by kind.
@@ -72,6 +72,11 @@ class Facts:
     failures: Mapping[str, Happened] = field(default_factory=dict)
     events: Mapping[str, Sequence[Happened]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def watch_name(source: str, marker: str = "") -> str:
+    """What a source's files are looked at as; the same source may be looked at with and without a marker."""
+    return f"{source}|{marker}" if marker else source
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,8 @@ def _(condition: Updated, facts: Facts, mark: Any) -> Sight:
 
 @look.register
 def _(condition: Arrived, facts: Facts, mark: Any) -> Sight:
-    return _newer(condition.source, facts.arrivals.get(condition.source), 0 if mark is None else mark, "files came to", "no files came to")
+    found = facts.arrivals.get(watch_name(condition.source, condition.marker))
+    return _newer(condition.source, found, 0 if mark is None else mark, "files came to", "no files came to")
 
 
 @look.register
@@ -218,6 +224,7 @@ class Fired:
         remembered: JSON for the next look; to be kept whether it fires or not.
         cause: tokens that make it fire, sorted; the same cause is the same firing.
         data: what the happenings hand to the target: the one thing if it is one, else a list.
+        at: when the newest of what makes it fire came to be so; now if that cannot be told.
     """
 
     yes: bool
@@ -225,6 +232,7 @@ class Fired:
     remembered: Mapping[str, Any]
     cause: tuple[str, ...] = ()
     data: Any = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -247,8 +255,8 @@ def evaluate(condition: Condition, facts: Facts, remembered: Mapping[str, Any]) 
     What is remembered of another condition (the automation was changed) counts as nothing.
     Raises: DefinitionError(E1001) for a kind that nobody registered.
     """
-    print_ = digest(as_json(condition))
-    old = remembered if remembered.get("of") == print_ else {}
+    definition = digest(as_json(condition))
+    old = remembered if remembered.get("of") == definition else {}
     seen = _look(condition, facts, old.get("marks", {}), "0")
     before = old.get(_FIRED, [])
     new = [token for token in seen.live if token not in before]
@@ -257,8 +265,10 @@ def evaluate(condition: Condition, facts: Facts, remembered: Mapping[str, Any]) 
         seen.why if yes or not seen.holds else Why(seen.why.condition, True, f"{seen.why.text}, and it has fired for that", seen.why.parts)
     )
     marks = {**seen.marks, **seen.spent} if yes else dict(seen.marks)
-    made = {"of": print_, "marks": marks, _FIRED: sorted(seen.live) if yes else list(before)}
-    return Fired(yes, why, made, tuple(sorted(seen.live)) if yes else (), _handed(seen.data) if yes else None)
+    made = {"of": definition, "marks": marks, _FIRED: sorted(seen.live) if yes else list(before)}
+    if not yes:
+        return Fired(False, why, made)
+    return Fired(True, why, made, tuple(sorted(seen.live)), _handed(seen.data), seen.at or facts.now)
 
 
 def _handed(data: tuple[Any, ...]) -> Any:

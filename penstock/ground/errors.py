@@ -365,6 +365,13 @@ class ArtefactRefused(PenstockError, ValueError):
     fault: ClassVar[Fault] = "user"
 
 
+class SignatureRefused(PenstockError, ValueError):
+    """A model or a record is not signed by a key that is trusted here, or is signed as another one; or a key is not kept safe."""
+
+    code: ClassVar[str] = "E6003"
+    fault: ClassVar[Fault] = "user"
+
+
 # -- 7: settings ----------------------------------------------------------------------------------------------------
 class SettingsError(PenstockError, ValueError):
     """A setting is missing or cannot be understood."""

@@ -27,8 +27,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from penstock.craft.learning import artefact
-from penstock.craft.learning.artefact import Manifest, StoredFile, load, manifest_from, store
+from penstock.craft.learning.artefact import Manifest, StoredFile, load, manifest_from, skops_zip, store
+from penstock.craft.learning.artefact import stored as storing
 from penstock.craft.learning.encoding import Encoder, learn
 from penstock.craft.learning.training import TrainingSet, train
 from penstock.ground.errors import ArtefactRefused, UserCodeError
@@ -110,7 +110,7 @@ def test_another_release_of_the_library_is_refused(stored: tuple[Path, Manifest]
 def planted(folder: Path, manifest: Manifest, data: bytes) -> Manifest:
     """The manifest of a folder whose model file was replaced by somebody who could also write the manifest."""
     (folder / "model.skops").write_bytes(data)
-    mine = StoredFile("model.skops", len(data), artefact._sha256(data))
+    mine = StoredFile("model.skops", len(data), storing._sha256(data))
     return replace(manifest, files=(mine, *(f for f in manifest.files if f.name != "model.skops")))
 
 
@@ -215,7 +215,7 @@ def test_parts_that_are_no_data_are_refused_by_name(data: Any, tmp_path: Path, m
 
 def test_a_model_that_scores_otherwise_after_loading_is_refused(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = data
-    monkeypatch.setattr(artefact, "ALLOWED", (*artefact.ALLOWED, f"{Noisy.__module__}.Noisy"))
+    monkeypatch.setattr(skops_zip, "ALLOWED", (*skops_zip.ALLOWED, f"{Noisy.__module__}.Noisy"))
     with pytest.raises(ArtefactRefused, match="scores differently"):
         store(Noisy().fit(X, y), ENCODER, tmp_path / "model", sample=X[:10])
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble._forest import BaseForest
 from sklearn.ensemble._gb import BaseGradientBoosting
+from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.tree import BaseDecisionTree
 from sklearn.tree._tree import Tree
 
 from penstock.ground.errors import ArtefactRefused
@@ -76,3 +79,22 @@ def _children(parents: np.ndarray[Any, Any], children: np.ndarray[Any, Any], nod
 
 def _within(indices: np.ndarray[Any, Any], end: int | None) -> bool:
     return end is not None and bool(np.all((indices >= 0) & (indices < end)))
+
+
+def thresholds_of(model: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Columns and thresholds of a model that is itself trees over its own columns; none of any other, such as a pipeline."""
+    if not isinstance(model, BaseForest | BaseGradientBoosting | BaseHistGradientBoosting | BaseDecisionTree):
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    columns, values = [], []
+    for tree, _ in _trees(model, columns=None, seen=set()):
+        if isinstance(tree, TreePredictor):
+            split = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
+            columns.append(split["feature_idx"].astype(np.int64))
+            values.append(split["num_threshold"])
+        else:
+            inner = tree.children_left != -1
+            columns.append(tree.feature[inner].astype(np.int64))
+            values.append(tree.threshold[inner])
+    if not columns:
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    return np.concatenate(columns), np.concatenate(values).astype(np.float64)

@@ -297,18 +297,31 @@ def validated(made: Model) -> Model:
 class Predictions:
     """Scores that the newest passing version of a model writes for rows it has not scored yet.
 
-    Columns: the key and time of `over`, `score`, `model_version`, `scored_at`. `where` limits the rows, as an SQL condition.
+    Columns: the key and time of `over`, the model's `slices`, then `score` (of a multiclass model `prediction`, the likeliest
+    label as text, and one `score_<class>` per class), the reasons, `model_version`, `scored_at`.
+
+    Attributes:
+        where: limits the rows, as an SQL condition.
+        reasons: so many columns that moved each row's score most, the strongest first: `reason_1` the column, `reason_1_by` how
+            much, in log odds or as `Scorer.contributions` says; null where the model has fewer columns.
     """
 
     model: Any
     over: Any
     where: str | None = None
     doc: str = ""
+    reasons: int = 0
 
 
-def predictions(model: Any, *, over: Any, where: str | None = None, doc: str = "") -> Predictions:
-    """Scores of a table's rows by the newest passing version of a model; see `Predictions`."""
-    return Predictions(model, over, where, doc)
+#: Reasons are two columns each.
+MOST_REASONS = 20
+
+
+def predictions(model: Any, *, over: Any, where: str | None = None, reasons: int = 0, doc: str = "") -> Predictions:
+    """Scores of a table's rows by the newest passing version of a model; see `Predictions`. Raises: DefinitionError(E1001)."""
+    if isinstance(reasons, bool) or not isinstance(reasons, int) or not 0 <= reasons <= MOST_REASONS:
+        raise DefinitionError("not a number of reasons", place="predictions(reasons=...)", expected=f"0 to {MOST_REASONS}", got=reasons)
+    return Predictions(model, over, where, doc, reasons)
 
 
 def with_names(asset: Any, name_of: Callable[[Any], str]) -> Any:

@@ -50,9 +50,8 @@ def _declared(graph: Graph, node: Node, code: CodeReader, overrides: Mapping[str
         contract = digest([[asdict(g) for g in asset.gates], asset.slices])
         return Declared(node.name, node.kind, node.inputs, digest(made), contract, params)
     assert isinstance(asset, Predictions)
-    return Declared(
-        node.name, node.kind, node.inputs, digest([asset.model, asset.over, asset.where]), "", params, partial=True, driving=asset.over
-    )
+    made = [asset.model, asset.over, asset.where, *([asset.reasons] if asset.reasons else [])]
+    return Declared(node.name, node.kind, node.inputs, digest(made), "", params, partial=True, driving=asset.over)
 
 
 def _given(graph: Graph, node: Node, feature: Any) -> Any:

@@ -13,5 +13,8 @@ def environment() -> Mapping[str, str]:
 
 def replace_environment(values: Mapping[str, str]) -> None:
     """Makes the environment of this process what `values` says. Called: by a process that does another's work, before it begins."""
-    os.environ.clear()
-    os.environ.update(values)
+    for name in [name for name in os.environ if name not in values]:
+        del os.environ[name]
+    for name, value in values.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import importlib
 import os
 import resource
 import signal
@@ -25,7 +24,6 @@ _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 _LAST_WORDS_BYTES = 64 << 20
 #: The kernel takes a task first when the machine has no memory left; 0 to 1000.
 _OUT_OF_MEMORY_SCORE = 500
-_PAGE = resource.getpagesize()
 
 
 def adopt_orphans() -> None:
@@ -57,7 +55,8 @@ def run(handle: int, *, parent: int, output: int | None, memory_bytes: int | Non
     request = sheet.request()
     replace_environment(request["environment"])
     sys.path[:] = request["path"]
-    importlib.invalidate_caches()
+    for folder in [p for p, finder in sys.path_importer_cache.items() if finder is None]:
+        del sys.path_importer_cache[folder]  # it may be there by now; folders that were are looked at anew if they changed
     if request["folder"]:
         with suppress(OSError):
             os.chdir(request["folder"])
@@ -65,7 +64,7 @@ def run(handle: int, *, parent: int, output: int | None, memory_bytes: int | Non
     faulthandler.enable()
     if memory_bytes is not None:
         _limit_memory(memory_bytes)
-    sheet.begin(int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE)
+    sheet.begin(_status("VmRSS"))
     sheet.answer(_answered(request["call"], request["payload"], sheet.room))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
@@ -100,10 +99,14 @@ def _new_randomness() -> None:
         generator.seed()
 
 
+def _status(name: str) -> int:
+    """A size of this process, in bytes."""
+    return next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name + ":"))
+
+
 def _limit_memory(above: int) -> None:
     """Memory for data is this much more than now; beyond it allocation fails, in Python as a MemoryError."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    now = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+    now = _status("VmData")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = now + above
     if hard != resource.RLIM_INFINITY:

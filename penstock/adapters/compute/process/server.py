@@ -78,6 +78,7 @@ class Server:
         self._jobs: dict[int, Job] = {}
         self._retired = False
         self._me = os.getpid()
+        self._oom_kills, self._oom_kills_until = 0, 0.0
         self._selector.register(control, selectors.EVENT_READ, self._hear)
         self._selector.register(owner, selectors.EVENT_READ, self._end_all)
 
@@ -130,7 +131,7 @@ class Server:
                 raise OSError("descriptors were lost on the way")
             if message["log"]:
                 pipe = list(os.pipe2(os.O_CLOEXEC))
-            kills = _oom_kills()
+            self._count_oom_kills()
             pid = os.fork()
         except OSError as error:
             for handle in handles + pipe:
@@ -146,7 +147,7 @@ class Server:
         seconds = message["seconds"]
         job = Job(
             id=message["id"], pid=pid, process=os.pidfd_open(pid), sheet=handles[0], log=Log(handles[1]) if pipe else None,
-            log_file=handles[1] if pipe else -1, printed=pipe[0] if pipe else -1, grace=message["grace"], started=now, oom_kills=kills,
+            log_file=handles[1] if pipe else -1, printed=pipe[0] if pipe else -1, grace=message["grace"], started=now, oom_kills=self._oom_kills,
             deadline=None if seconds is None else now + seconds, begin_by=now + self._begin_s,
         )  # fmt: skip
         self._jobs[job.id] = job
@@ -154,6 +155,11 @@ class Server:
         if pipe:
             self._selector.register(job.printed, selectors.EVENT_READ, partial(self._printed, job))
         self._say({"do": "started", "id": job.id, "pid": pid})
+
+    def _count_oom_kills(self) -> None:
+        """Once a second is enough: it only tells old kills from those since a task began."""
+        if (now := self._tick()) >= self._oom_kills_until:
+            self._oom_kills, self._oom_kills_until = _oom_kills(), now + 1.0
 
     def _become(self, message: dict[str, Any], handles: list[int], pipe: list[int]) -> None:
         """In the child: drops what is the server's, and does the task. Never returns."""
@@ -278,11 +284,8 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _children() -> set[int]:
-    found: set[int] = set()
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(FileNotFoundError):
-            found.update(map(int, Path(f"/proc/self/task/{thread}/children").read_text().split()))
-    return found
+    """This process's. What is adopted becomes a child of the first thread, which is also the one that forks."""
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 def _bytes_of(pid: int) -> tuple[int | None, int | None]:

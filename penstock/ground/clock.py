@@ -8,10 +8,11 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from. `now` is UTC and aware; `tick` only measures spans, in seconds."""
+    """Where time comes from. `now` is UTC and aware; `tick` only measures spans, in seconds; `wait` returns after so many seconds."""
 
     def now(self) -> datetime: ...
     def tick(self) -> float: ...
+    def wait(self, seconds: float) -> None: ...
 
 
 class SystemClock:
@@ -22,6 +23,9 @@ class SystemClock:
 
     def tick(self) -> float:
         return time.perf_counter()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 def iso(moment: datetime) -> str:

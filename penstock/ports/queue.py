@@ -233,9 +233,9 @@ class QueueDesk(Protocol):
 class QueueFloor(Protocol):
     """What workers do."""
 
-    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float) -> Lease | None:
+    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float, runs: Collection[str] = ()) -> Lease | None:
         """The next job for a worker: highest priority first, then oldest, of those that are ready, not paused, within the limit of their
-        key and within what the worker has left. None if there is none.
+        key and within what the worker has left; with `runs` only of these. None if there is none.
 
         Does `advance` first, and counts the worker as up for a lease. `owner` must be new for each worker process: what its running jobs
         need is taken off its offers. Cost: does not grow with jobs that ended or wait; by jobs that are ready and may not run now,

@@ -12,7 +12,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is moved. `now` and `tick` move together."""
+    """A clock that stands still until it is moved, or somebody waits. `now` and `tick` move together."""
 
     def __init__(self, start: datetime = START) -> None:
         self._start = start
@@ -23,6 +23,9 @@ class ManualClock:
 
     def tick(self) -> float:
         return (self._now - self._start).total_seconds()
+
+    def wait(self, seconds: float) -> None:
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> datetime:
         """Moves on and returns the new moment. A negative number moves back, as a machine's clock may."""

@@ -159,7 +159,7 @@ class MemoryQueue:
             (self._paused.add if paused else self._paused.discard)(kind)
 
     # -- workers
-    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float) -> Lease | None:
+    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float, runs: Collection[str] = ()) -> Lease | None:
         now = _moment(now)
         with self._lock:
             self.advance(now=now)
@@ -172,6 +172,7 @@ class MemoryQueue:
                 if job.status == "ready"
                 and not {"", job.kind} & self._paused
                 and (not offers.kinds or job.kind in offers.kinds)
+                and (not runs or job.run in runs)
                 and (not job.at_once or sum(other.key == job.key for other in running) < job.at_once)
                 and _fits(job.needs.memory_bytes, offers.memory_bytes, [n.memory_bytes for n in mine])
                 and _fits(job.needs.cores, offers.cores, [n.cores for n in mine])

@@ -269,11 +269,11 @@ class SqlQueue:
         self._database.write(lambda run: run(add if paused else "DELETE FROM queue_paused WHERE kind = :kind", kind=kind))
 
     # -- workers
-    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float) -> Lease | None:
+    def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float, runs: Collection[str] = ()) -> Lease | None:
         def work(run: Run) -> Lease | None:
             self._advance(run, now)
             self._see(run, owner, offers, now, lease_s)
-            seq = self._next(run, owner, offers)
+            seq = self._next(run, owner, offers, runs)
             if seq is None:
                 return None
             until = now + timedelta(seconds=lease_s)
@@ -282,16 +282,18 @@ class SqlQueue:
 
         return self._database.write(work)
 
-    def _next(self, run: Run, owner: str, offers: Offers) -> int | None:
+    def _next(self, run: Run, owner: str, offers: Offers, runs: Collection[str]) -> int | None:
         taken = run(
             "SELECT memory_bytes, cores, gpus FROM queue_jobs WHERE status = 'running' AND owner = :owner ORDER BY seq", owner=owner
         )
         kinds = f" AND kind {self._dialect.among('kinds')}" if offers.kinds else ""
+        kinds += f" AND run {self._dialect.among('runs')}" if runs else ""
         values = {
             "memory": offers.memory_bytes - sum(row[0] for row in taken),
             "cores": offers.cores - sum(row[1] for row in taken),
             "gpus": offers.gpus - sum(row[2] for row in taken),
-            **({"kinds": json.dumps(offers.kinds)} if kinds else {}),
+            **({"kinds": json.dumps(offers.kinds)} if offers.kinds else {}),
+            **({"runs": json.dumps(sorted(runs))} if runs else {}),
         }
         while found := run(_NEXT.format(kinds=kinds, skipped=self._dialect.skipped), **values):
             seq, key, at_once = found[0]

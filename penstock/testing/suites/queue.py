@@ -307,6 +307,15 @@ def test_a_worker_gets_what_fits_into_what_it_has_left(queue: Queue) -> None:
     assert take(queue, "third", offers=Offers(gpus=1)).job.name == "gpu"
 
 
+def test_a_worker_may_ask_for_jobs_of_some_runs(queue: Queue) -> None:
+    queue.enqueue([NewJob("first", "job", run="a", priority=9), NewJob("second", "job", run="b"), NewJob("third", "job")], now=START)
+    lease = queue.claim("w", Offers(), now=START, lease_s=30, runs={"b", "c"})
+    assert lease is not None
+    assert lease.job.name == "second"
+    assert queue.claim("w", Offers(), now=START, lease_s=30, runs={"b", "c"}) is None
+    assert take(queue).job.name == "first"
+
+
 def test_kinds_are_offered_and_paused(queue: Queue) -> None:
     queue.enqueue([NewJob(kind, kind) for kind in ("load", "train", "score")], now=START)
     assert queue.claim("w", Offers(kinds=("other",)), now=START, lease_s=30) is None

@@ -47,7 +47,8 @@ bench: .venv/.dev ## measure; one JSON line per figure
 bench-peers: .venv/.dev ## the same work by Spark, Feast, MLflow and Redis; about 2 GB of packages, needs Java 17 or 21 and redis-server
 	$(BIN)/python -m bench.peers
 
-soak: .venv/.dev ## the fault tests again and again, in new orders, for SOAK_S seconds (3600) or until one fails
+soak: .venv/.dev ## all random cases, then the fault tests again and again, in new orders, for SOAK_S seconds (3600) or until one fails
+	$(PYTEST) -m soak
 	@end=$$(($$(date +%s) + $(SOAK_S))); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do $(PYTEST) -m fault || exit 1; rounds=$$((rounds + 1)); done; \
 	echo "$$rounds rounds, no failure"

@@ -27,17 +27,22 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files")
 @click.option("look", "--history", flag_value="history", help="Versions and failures, newest first; without a name: runs.")
 @click.option("look", "--files", flag_value="files", help="Files of a source as last landed.")
 @click.option("--key", metavar="COL=VALUE[,COL=VALUE]", help="Trace one row back to its source files.")
+@click.option("--at", metavar="MOMENT", help="Features as they were known then, an entity a row; with --key of one entity.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many samples or records.")
 @shared
-def show(face: Face, name: str | None, look: str | None, key: str | None, limit: int | None) -> None:
+def show(face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None) -> None:
     """Show all assets, or one asset, or a run by its id."""
-    if look is None and key is None and limit is not None:
+    if at is not None and (look is not None or name is None):
+        raise click.UsageError("--at goes with the name of features, and --key or --limit")
+    if look is None and key is None and at is None and limit is not None:
         raise click.UsageError("--limit goes with --rejected or --history")
     if look is not None and key is not None:
         raise click.UsageError(f"--key and --{look} are two questions; ask one")
     with face.open() as project:
         if name is None:
             _all(face, project, look, key, limit or 20)
+        elif at is not None:
+            _known(face, project, name, at, key, limit or 20)
         elif key is not None:
             _trace(face, project, name, key)
         elif look is not None:
@@ -129,6 +134,7 @@ def _one(face: Face, project: Project, name: str) -> None:
     _columns(face, view)
     _check_table(face, view)
     _model(face, view.body)
+    _statistics(face, view.body)
     _recent(face, view)
 
 
@@ -217,6 +223,32 @@ def _model(face: Face, body: Mapping[str, Any]) -> None:
         face.line(f"  gate    {gate_text(gate)}", "green" if gate.get("passed") else "bold red")
     for column, (metric, slices) in ranked(body.get("slices", [])).items():
         face.line(f"  slices  {slices_text(column, metric, slices)}")
+
+
+def _statistics(face: Face, body: Mapping[str, Any]) -> None:
+    from penstock.cli.screen import cells, table
+    from penstock.project.figures import count, figure, one_line
+
+    for one in body.get("coverage", []):
+        older = f", {one['older_share']:.1%} have only one that is too old" if one["older"] else ""
+        face.line(f"  joined  {one['asset']}: {one['share'] or 0:.1%} of {count(one['rows'])} rows have a feature row{older}", "dim")
+    found = body.get("statistics")
+    if not found:
+        return
+
+    def told(value: Any) -> str:
+        return figure(value) if isinstance(value, int | float) else one_line(value if value is not None else "", 24)
+
+    figures = ("known", "distinct", "least", "5 %", "half", "mean", "95 %", "greatest")
+    shown = table("feature", *figures, right=figures)
+    for name, one in found["columns"].items():
+        spread = one.get("quantiles") or {}
+        known = f"{one['known']:.1%}" if one["known"] is not None else ""
+        values = (one["min"], spread.get("0.05"), spread.get("0.5"), one["mean"], spread.get("0.95"), one["max"])
+        shown.add_row(*cells(name, known, count(one["distinct"]), *map(told, values), styles={0: "bold"}))
+    face.line()
+    face.line(f"newest row {found['newest'] or 'none'}", "dim")
+    face.show(shown)
 
 
 def _recent(face: Face, view: AssetView) -> None:
@@ -349,6 +381,29 @@ def _label(node: Lineage) -> Any:
     if not node.newest:
         label.append("  (a newer version exists)", style="yellow")
     return label.append("  (shown above)", style="dim") if node.again else label
+
+
+# -- features at a moment -------------------------------------------------------------------------------------------
+def _known(face: Face, project: Project, name: str, at: str, key: str | None, limit: int) -> None:
+    from penstock.cli.screen import cells, table
+    from penstock.project.figures import cell, of, seconds
+    from penstock.project.query import moment
+
+    then = moment(at)
+    found = project.features_at(name, then, [pairs(key)] if key is not None else None).rows()
+    if face.json:
+        face.document("features", asset=name, at=then.isoformat(), rows=len(found), values=found[:limit])
+        return
+    if not found:
+        face.line(f"{name}: nothing was known at {at}")
+        return
+    shown = table(*("age" if c == "age_s" else c for c in found[0]))
+    for row in found[:limit]:
+        told = {c: seconds(v) if c == "age_s" else ("yes" if v else "") if c == "expired" else cell(v, 30) for c, v in row.items()}
+        shown.add_row(*cells(*told.values()))
+    face.show(shown)
+    if len(found) > limit:
+        face.note(f"{of(len(found), 'row')}; --limit shows more")
 
 
 # -- one row --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -243,6 +243,14 @@ class Project:
         from penstock.project.query import query
 
         return query(self.runtime, sql, as_of=as_of, params=params)
+
+    def features_at(
+        self, name: str, moment: datetime, entities: Sequence[Mapping[str, Any]] | None = None, *, as_of: datetime | None = None
+    ) -> Result:
+        """Features as they were known at a moment, one row an entity; see `project.known.features_at`."""
+        from penstock.project.known import features_at
+
+        return features_at(self.graph, self.runtime, name, moment, entities, as_of=as_of)
 
     def trace(self, name: str, key: Mapping[str, Any]) -> TraceStep:
         """Where one row came from, back to input files and positions."""

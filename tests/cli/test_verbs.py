@@ -247,3 +247,32 @@ def test_questions_that_make_no_sense(ran: Shell) -> None:
     assert ran("show", "--ledger").exit_code == 2
     assert ran("show", "rides", "--ledger", "--key", "trip_id=1").exit_code == 2
     assert "did you mean `rides`?" in ran("show", "ride").stderr
+
+
+FEATURES = """import penstock as ps
+visits = ps.files("data/visits.csv", columns={"who": "string", "at": "timestamp", "spent": "double"})
+
+@ps.table(time="at")
+def seen(visits):
+    return ps.sql('SELECT * FROM visits')
+
+habits = ps.features(seen, entity="who", time="at", windows=["7d"], ttl="10d", n=ps.count(), spent=ps.mean("spent"))
+"""
+
+
+def test_show_features_as_they_were_known(shell: Shell) -> None:
+    shell.write("pipeline.py", FEATURES)
+    shell.write("data/visits.csv", "who,at,spent\nann,2026-01-01 10:00,2.5\nbob,2026-01-02 10:00,\nann,2026-01-20 10:00,4\n")
+    shell.fine("run")
+    told = shell.json("show", "habits", "--at", "2026-01-12T00:00")
+    assert [(v["who"], v["expired"], v["n_7d"]) for v in told["values"]] == [("ann", True, None), ("bob", False, 1)]
+    assert told["values"][1]["age_s"] == 9.0 * 86400 + 14 * 3600
+    assert "2026-01-20 10:00:00" in shell.fine("show", "habits", "--at", "2026-01-21", "--key", "who=ann")
+    assert "nothing was known" in shell.fine("show", "habits", "--at", "2025-01-21")
+    assert shell("show", "--at", "2026-01-21").exit_code == 2
+    assert shell("show", "habits", "--at", "yesterday").exit_code == 2
+    shown = shell.fine("show", "habits")
+    assert "spent_7d" in shown
+    assert "66.7%" in shown
+    assert "newest row 2026-01-20T10:00:00" in shown
+    assert shell.json("show", "habits")["body"]["statistics"]["columns"]["n_7d"]["max"] == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.ground.errors import DefinitionError
+from penstock.ground.errors import DefinitionError, PenstockError
 
 HEAD = """
 from penstock.spec.features import distinct, expression, last, on_demand, quantile
@@ -245,6 +245,70 @@ def test_declarations_that_do_not_fit() -> None:
         on_demand()
     with pytest.raises(DefinitionError, match="not an SQL expression"):
         on_demand(x="")
+
+
+# -- as it was known ------------------------------------------------------------------------------------------------
+def test_features_as_they_were_known_at_any_moment(shop: Any) -> None:
+    write(shop, "a", 0, 200)
+    shop.pipeline(HEAD + by_function(ttl='"6h"'))
+    shop.made()
+    rows = shop.rows('SELECT "user", ts, told, size FROM rows')
+    expired = 0
+    with shop.open() as project:
+        for hours in (0, 1, 7, 30, 31, 77, 119, 500):
+            then = START + timedelta(hours=hours)
+            found = {r["user"]: r for r in project.features_at("profile", then)}
+            for user in ("u0", "u1", "u2", "u3"):
+                known = [o for o in rows if o["user"] == user and o["ts"] <= then and o["told"] <= then]
+                assert (user in found) == bool(known)
+                if not known:
+                    continue
+                newest, one = max(known, key=lambda o: o["ts"]), found[user]
+                old = then - newest["ts"] > timedelta(hours=6)
+                expired += old
+                assert (one["event_time"], one["expired"]) == (newest["ts"], old)
+                assert one["age_s"] == (then - newest["ts"]).total_seconds()
+                assert one["level"] == (None if old else pytest.approx(newest["size"] * 10))
+        asked = project.features_at("profile", START, [{"user": "nobody"}, {"user": "u0"}]).rows()
+        assert next((r["user"], r["event_time"], r["expired"]) for r in asked) == ("nobody", None, False)
+        with pytest.raises(DefinitionError, match="not an entity"):
+            project.features_at("profile", START, [{"id": 1}])
+        with pytest.raises(PenstockError, match="no features have this name"):
+            project.features_at("rows", START)
+    assert expired >= 4
+
+
+def test_a_correction_is_seen_from_when_it_was_told(shop: Any) -> None:
+    lines = "u0,2026-01-01 00:00,2026-01-01 00:00,0.1\nu0,2026-01-01 00:00,2026-01-03 00:00,0.2\nu0,2026-01-02 00:00,2026-01-04 00:00,0.3\n"
+    lines += "u0,2026-01-01 00:00,2025-12-30 00:00,0.7\n"
+    shop.write("data/a.csv", "user,ts,told,size\n" + lines)
+    text = (
+        HEAD.replace('"id": "long", ', "")
+        .replace(', "good": "boolean"', "")
+        .replace('key="id", ', "")
+        .replace("id, ", "")
+        .replace(", good", "")
+    )
+    shop.pipeline(text + by_function())
+    shop.made()
+    with shop.open() as project:
+        seen = [project.features_at("profile", START + timedelta(days=d)).rows()[0]["level"] for d in range(5)]
+    assert seen == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0])
+
+
+def test_a_version_of_before_is_read_as_of_its_time(shop: Any) -> None:
+    write(shop, "a", 0, 100)
+    shop.pipeline(HEAD + windowed("'7d'", n="ps.count()"))
+    shop.made()
+    with shop.open() as project:
+        before = project.clock.now()
+    write(shop, "b", 100, 4, late=90)
+    shop.made()
+    then = START + timedelta(days=30)
+    with shop.open() as project:
+        assert {r["n_7d"] for r in project.features_at("history", then, as_of=before)} != {
+            r["n_7d"] for r in project.features_at("history", then)
+        }
 
 
 # -- what columns hold ----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from penstock.craft.learning.calibration import calibration_error, top_label
 from penstock.craft.learning.influence import DRAWN, deviation, influence
 from penstock.craft.learning.losses import row_losses
 from penstock.craft.learning.measured import Measured, goodness
-from penstock.craft.learning.metrics import measure
+from penstock.craft.learning.metrics import values_of
 from penstock.craft.learning.outcomes import Outcomes
 from penstock.ground.errors import DefinitionError
 
@@ -69,7 +69,7 @@ def compare(metric: str, candidate: Outcomes, other: Outcomes, *, by: float = 0.
              (2012); Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
     _require_same(candidate, other)
-    mine, theirs = measure(candidate, seed=seed).values.get(metric), measure(other, seed=seed).values.get(metric)
+    mine, theirs = values_of(candidate)[0].get(metric), values_of(other)[0].get(metric)
     if mine is None or theirs is None:
         return None
     difference = goodness(metric, mine) - goodness(metric, theirs)

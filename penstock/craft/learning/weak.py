@@ -42,13 +42,15 @@ TESTED, PAIRED_COLUMNS = 30, 24
 BETTER = 3.0
 #: No score counts as nearer to 0 or 1, so that a few confident mistakes do not make a slice.
 NEAREST = 1e-3
-_KEPT = """all analyse analyze and anti any array as asc asof asymmetric both by case cast check collate column constraint create cross
-    current_date current_time current_timestamp current_user date default deferrable delete desc describe distinct do drop else end
-    except exists false fetch filter for foreign from full function glob grant group having ilike in initially inner insert intersect
-    interval into is isnull join lambda lateral leading left like limit localtime localtimestamp map natural not notnull null offset on
-    only or order outer over overlaps pivot pivot_longer pivot_wider placing positional primary qualify range references returning
-    right row rows select semi session_user show similar some struct summarize symmetric table tablesample then time timestamp to
-    trailing true try_cast union unique unpivot update user using values variadic verbose when where window with"""
+_KEPT = """\
+all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast check collate collation column
+concurrently constraint create cross current_date current_time current_timestamp current_user date default deferrable delete desc describe
+distinct do drop else end except exists false fetch filter for foreign freeze from full function glob grant group having ilike in
+initially inner insert intersect interval into is isnull join lambda lateral leading left like limit localtime localtimestamp map natural
+not notnull null offset on only or order outer over overlaps pivot pivot_longer pivot_wider placing positional primary qualify range
+references returning right row rows select semi session_user show similar some struct summarize symmetric table tablesample then time
+timestamp to trailing true try_cast union unique unpack unpivot update user using values variadic verbose when where window with
+"""
 #: Words that SQL keeps for itself: columns of these names are quoted.
 RESERVED = frozenset(_KEPT.split())
 
@@ -223,9 +225,12 @@ def _numbers(values: pa.ChunkedArray) -> tuple[NDArray[Any], Any]:
         return values.fill_null(0).to_numpy(), lambda n: str(int(n))
     if pa.types.is_decimal(kind):
         return values.cast(pa.float64()).fill_null(0.0).to_numpy(), lambda x: f"{x:.15g}"
-    return values.fill_null(
-        float("nan")
-    ).to_numpy(), lambda x: f"{x:.9g}" if kind == pa.float32() else f"{x!r}".removeprefix("np.float64(").rstrip(")")
+    short = kind == pa.float32()
+    return values.fill_null(float("nan")).to_numpy(), lambda x: _float(float(x), f"{x:.9g}" if short else repr(float(x)))
+
+
+def _float(value: float, text: str) -> str:
+    return text if np.isfinite(value) else f"CAST('{text}' AS DOUBLE)"
 
 
 def _moment(micros: int, *, zoned: bool) -> str:

@@ -14,17 +14,44 @@ from penstock.cli.selection import selection
 if TYPE_CHECKING:
     from penstock.project.project import Project
     from penstock.run.execute import RunReport
+    from penstock.run.sweep import Search
 
 
 @click.command()
+@click.option(
+    "--sweep", metavar="PARAM=VALUES", multiple=True, help="Try values of a model's parameter: `3,5,7`, `1..9` or `0.001..0.3:log`."
+)
+@click.option(
+    "--search", type=click.Choice(["grid", "random", "optuna"]), default="grid", help="How a sweep chooses; ranges need random or optuna."
+)
+@click.option("--trials", type=click.IntRange(min=1), default=20, metavar="N", help="How many tries of random and optuna.")
+@click.option("--metric", default="", metavar="NAME", help="What a sweep compares.")
+@click.option("--rebuild", metavar="vN", help="Train a registered version again from what was recorded, and compare.")
 @selection
 @shared
-def run(face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool) -> int:
+def run(
+    face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool, sweep: tuple[str, ...], search: Search, trials: int,
+    metric: str, rebuild: str | None,
+) -> int:  # fmt: skip
     """Make assets, and all they need, fresh.
 
     SELECT as for `penstock plan`. An asset that fails leaves its readers on the old version, and the others go on.
+
+    With --sweep or --rebuild SELECT is one model.
     """
     from penstock.cli.progress import Progress
+
+    if sweep or rebuild:
+        if len(select) != 1 or (sweep and rebuild):
+            raise click.UsageError("--sweep or --rebuild goes with the name of one model")
+        from penstock.cli import trials as of_models
+
+        space = of_models.space(sweep)
+        return (
+            of_models.rebuilt(face, select[0], rebuild)
+            if rebuild
+            else of_models.swept(face, select[0], space, search, trials, metric, params)
+        )
 
     progress = Progress(face)
     with face.open(listener=progress) as project:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.project.trace import TraceStep
     from penstock.project.views import AssetView, Lineage
 
-_LOOKS = ("ledger", "lineage", "rejected", "history", "files")
+_LOOKS = ("ledger", "lineage", "rejected", "history", "files", "compare", "releases", "card", "why")
 
 
 @click.command()
@@ -26,12 +26,21 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files")
 @click.option("look", "--rejected", flag_value="rejected", help="Rejected rows by check, with samples.")
 @click.option("look", "--history", flag_value="history", help="Versions and failures, newest first; without a name: runs.")
 @click.option("look", "--files", flag_value="files", help="Files of a source as last landed.")
+@click.option("look", "--compare", flag_value="compare", help="Versions of a model beside each other; --page draws them.")
+@click.option("look", "--releases", flag_value="releases", help="Who released which version of a model when, newest first.")
+@click.option("look", "--card", flag_value="card", help="The model card, in Markdown.")
+@click.option("look", "--why", flag_value="why", help="Why the newest version of a model was refused, with rows.")
+@click.option("--live-at", metavar="MOMENT", help="Which version of a model was live at a moment.")
 @click.option("--key", metavar="COL=VALUE[,COL=VALUE]", help="Trace one row back to its source files.")
 @click.option("--at", metavar="MOMENT", help="Features as they were known then, an entity a row; with --key of one entity.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many samples or records.")
 @shared
-def show(face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None) -> None:
+def show(
+    face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None, live_at: str | None
+) -> None:  # fmt: skip
     """Show all assets, or one asset, or a run by its id."""
+    if live_at is not None and (name is None or look or key or at):
+        raise click.UsageError("--live-at is a question of its own, about one model")
     if at is not None and (look is not None or name is None):
         raise click.UsageError("--at goes with the name of features, and --key or --limit")
     if look is None and key is None and at is None and limit is not None:
@@ -41,6 +50,14 @@ def show(face: Face, name: str | None, look: str | None, key: str | None, at: st
     with face.open() as project:
         if name is None:
             _all(face, project, look, key, limit or 20)
+        elif live_at is not None:
+            from penstock.cli.release import tell_live
+
+            tell_live(face, project, name, live_at)
+        elif look in ("compare", "releases", "card", "why"):
+            from penstock.cli import versions
+
+            getattr(versions, look)(face, project, name, limit)
         elif at is not None:
             _known(face, project, name, at, key, limit or 20)
         elif key is not None:

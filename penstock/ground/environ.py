@@ -1,8 +1,9 @@
-"""The process environment, read in this file only."""
+"""The process environment and what the system says of this process, read in this file only."""
 
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 
 
@@ -18,3 +19,16 @@ def replace_environment(values: Mapping[str, str]) -> None:
     for name, value in values.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+
+
+def user() -> str:
+    """Who runs this process, as its system knows them."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Protocol
 
@@ -34,3 +35,20 @@ def base32(number: int, width: int) -> str:
         number, rest = divmod(number, 32)
         digits.append(_ALPHABET[rest])
     return "".join(reversed(digits))
+
+
+class Chance:
+    """Random numbers that a seed decides, the same in every process and version of Python."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._drawn = seed, 0
+
+    def share(self) -> float:
+        """The next number, evenly from 0 up to 1."""
+        self._drawn += 1
+        text = f"{self._seed}:{self._drawn}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big") / (1 << 56)
+
+    def below(self, end: int) -> int:
+        """The next whole number from 0 up to `end` - 1."""
+        return int(self.share() * end)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -17,6 +18,8 @@ from typing import Any
 from uuid import UUID
 
 from penstock.ground.digest import digest
+from penstock.ground.errors import VersionNotFound
+from penstock.ground.paths import inside, private_folder, write_atomically
 
 _PLAIN = (
     bool, int, float, complex, str, bytes, type(None), range, date, time, timedelta, Decimal, Fraction, UUID, PurePath, re.Pattern, Enum,
@@ -40,6 +43,16 @@ class CodeReader:
         parts: dict[str, Any] = {}
         self._visit(function, parts)
         return digest(parts)
+
+    def file(self, path: str) -> str:
+        """A digest of a file of the project, such as a finished model; "" for an address, or if there is no such file."""
+        if "://" in path:
+            return ""
+        try:
+            with open(Path(self._root) / path, "rb") as data:
+                return hashlib.file_digest(data, "sha256").hexdigest()
+        except OSError:
+            return ""
 
     def _visit(self, thing: Any, parts: dict[str, Any]) -> None:
         key = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
@@ -101,6 +114,45 @@ class CodeReader:
                     found.setdefault(node.lineno, node)
             self._trees[path] = found
         return self._trees[path]
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """The project's own source files among the modules that are loaded, by their path inside its folder."""
+    found = {}
+    for module in list(sys.modules.values()):
+        path = str(getattr(module, "__file__", "") or "")
+        if path.startswith(f"{root.resolve()}/") and path.endswith(".py") and "/site-packages/" not in path:
+            found[str(Path(path).relative_to(root.resolve()))] = Path(path)
+    return dict(sorted(found.items()))
+
+
+def kept(root: Path, store: Path) -> dict[str, str]:
+    """Stores the project's source files by content; gives each file's name in the store by its path. Repeat: writes nothing."""
+    told = {}
+    for relative, path in sources(root).items():
+        data = path.read_bytes()
+        told[relative] = f"{hashlib.sha256(data).hexdigest()}.py"
+        place = private_folder(store) / told[relative]
+        if not place.exists():
+            write_atomically(place, data)
+    return told
+
+
+def laid_out(files: Mapping[str, str], store: Path, folder: Path) -> None:
+    """Writes kept source files into a folder as they lay in the project's.
+
+    Raises: VersionNotFound(E4009) for a file that is missing or another one.
+    """
+    for relative, name in files.items():
+        place = inside(folder, relative)
+        try:
+            data = (store / Path(name).name).read_bytes()
+        except OSError:
+            data = b""
+        if f"{hashlib.sha256(data).hexdigest()}.py" != name:
+            raise VersionNotFound("a source file of the version is missing", place=relative, expected=name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
 
 
 def _unwrapped(value: Any) -> Any:

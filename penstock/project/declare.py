@@ -46,7 +46,7 @@ def _declared(graph: Graph, node: Node, code: CodeReader, overrides: Mapping[str
     if isinstance(asset, Model):
         parts = [asset.over, asset.label, [_given(graph, node, f) for f in asset.features], asdict(asset.split), asset.seed]
         parts += [asset.kind, asset.weight, asset.group, asset.folds, asset.calibrate, asset.format, asset.source]
-        made = [*parts, code.digest(asset.function) if asset.function is not None else ""]
+        made = [*parts, code.digest(asset.function) if asset.function is not None else code.file(asset.source)]
         contract = digest([[asdict(g) for g in asset.gates], asset.slices])
         return Declared(node.name, node.kind, node.inputs, digest(made), contract, params)
     assert isinstance(asset, Predictions)

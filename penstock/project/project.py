@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penstock.graph.graph import Graph, build
+from penstock.craft.learning.signing import Keys
+from penstock.graph.graph import Graph, Node, build, inputs_of
 from penstock.graph.select import select
 from penstock.ground.clock import Clock, SystemClock
-from penstock.ground.errors import PenstockError, SettingsError, SourceError
+from penstock.ground.environ import cores, user
+from penstock.ground.errors import DefinitionError, PenstockError, RunFailed, SettingsError, SourceError
 from penstock.ground.ids import Ids, SystemIds
 from penstock.ground.paths import private_folder
 from penstock.plan.decide import needs_digest, plan
 from penstock.plan.records import Declared, FileSeen, Plan
 from penstock.ports.adapters import Context
+from penstock.ports.compute import Compute
 from penstock.ports.engine import RawFile
 from penstock.ports.files import FileStore
 from penstock.ports.state import State
 from penstock.project import settings as settings_of
 from penstock.project.adapters import opened
-from penstock.project.code import CodeReader
+from penstock.project.code import CodeReader, kept, laid_out, sources
 from penstock.project.declare import declared
 from penstock.project.discover import Found, found_in, load_modules
 from penstock.project.settings import Settings
-from penstock.run.runtime import Event, Runtime
+from penstock.run.runtime import Event, ProjectCode, Runtime
+from penstock.spec.models import Model
 from penstock.spec.sources import Database, Files, Secret
 
 if TYPE_CHECKING:
     from penstock.project.query import Result
     from penstock.project.trace import TraceStep
     from penstock.run.execute import RunReport
+    from penstock.run.rebuild import Rebuilt
+    from penstock.run.registry import Promotion
     from penstock.run.replay import ReplayReport
+    from penstock.run.sweep import Search, Space, Swept
     from penstock.run.upkeep import Keep, UpkeepResult
 
 Params = Mapping[str, Mapping[str, Any]]
+#: What runs in a process of its own.
+CALLS = {"fit": "penstock.project.isolated:fit"}
 
 
 def silent(event: Event) -> None:
     """A listener that does not listen."""
+
+
+def _defaults(node: Node) -> dict[str, Any]:
+    """Parameters of an asset as its code has them; parameters that a sweep adopted count while these stay."""
+    return Declared(node.name, node.kind, (), "", params=dict(getattr(node.asset, "params", ()))).recorded_params
 
 
 class Project:
@@ -85,6 +100,7 @@ class Project:
     def close(self) -> None:
         """Gives everything back. Repeat: does nothing."""
         self.__dict__.pop("runtime", None)
+        self.__dict__.pop("compute", None)
         if "state" in self.__dict__:
             self.__dict__.pop("state").close()
 
@@ -127,8 +143,38 @@ class Project:
             list_files=self.list_files,
             digest_file=self.files.digest,
             open_database=self._database,
+            open_compute=lambda: self.compute,
+            code=self._code,
+            keys=Keys(folder / "keys"),
+            cores=int(self.settings.options.get("threads", 0)) or cores(),
+            fetch_model=self._fetched_model,
+            track=self._tracked,
             tell=lambda event: self.listener(event),
         )
+
+    @cached_property
+    def compute(self) -> Compute:
+        """Where processes of their own run; shared by all projects of this process."""
+        from penstock.project.processes import default_url, shared
+
+        learns = any(node.kind == "model" for node in self.graph)
+        return shared(self.settings.urls.get("compute") or default_url(sources(self.root), learns=learns), self._context)
+
+    @property
+    def _code(self) -> ProjectCode:
+        store = self.settings.folder / "code"
+        return ProjectCode(self.settings.modules, CALLS, CodeReader(self.root).digest, lambda: kept(self.root, store))
+
+    @contextmanager
+    def _fetched_model(self, source: str) -> Iterator[Path]:
+        """A finished model's file: a path, relative to the project's folder, or an address of a tracker."""
+        if "://" not in source:
+            yield self.root / source
+            return
+        raise SettingsError("models come from files only so far", place=source)
+
+    def _tracked(self, model: str, version: Mapping[str, Any]) -> None:
+        """Tells a registered version to the tracker of this level, if it has one."""
 
     @cached_property
     def files(self) -> FileStore:
@@ -146,7 +192,13 @@ class Project:
         return opened("source", url, context, password=password)
 
     def declared(self, params: Params | None = None) -> dict[str, Declared]:
-        return declared(self.graph, CodeReader(self.root), params)
+        """Every asset as declared; parameters as given, else as adopted from a sweep, else as written in the code."""
+        given = {name: dict(values) for name, values in (params or {}).items()}
+        for name, record in self.state.heads("adopted").items():
+            node = self.graph.nodes.get(name)
+            if node is not None and record.body.get("defaults") == _defaults(node):
+                given[name] = {**record.body["params"], **given.get(name, {})}
+        return declared(self.graph, CodeReader(self.root), given)
 
     # -- plan and run -----------------------------------------------------------------------------------------------
     def seen(self, chosen: Collection[str], unseen: dict[str, PenstockError] | None = None) -> dict[str, dict[str, FileSeen]]:
@@ -257,6 +309,88 @@ class Project:
         from penstock.project.trace import trace
 
         return trace(self.graph, self.runtime, name, key)
+
+    # -- models -----------------------------------------------------------------------------------------------------
+    def release(self, model: str, *, version: str = "", by: str | None = None, reason: str = "", despite_gates: bool = False) -> Promotion:
+        """Makes a version live (the newest that passed, if none is named); see `run.registry.release`."""
+        from penstock.run.registry import release
+
+        self._model(model)
+        return release(self.runtime, self.runtime.keys, model, version, by=by or user(), reason=reason, despite_gates=despite_gates)
+
+    def rollback(self, model: str, *, by: str | None = None, reason: str = "") -> Promotion:
+        """Makes the version live that was live before; see `run.registry.rollback`."""
+        from penstock.run.registry import rollback
+
+        self._model(model)
+        return rollback(self.runtime, self.runtime.keys, model, by=by or user(), reason=reason)
+
+    def live_at(self, model: str, moment: datetime) -> Promotion | None:
+        """What was live at a moment, verified by its signature; None if nothing was.
+
+        Raises: SignatureRefused(E6003) for a record that was altered or signed by nobody we trust.
+        """
+        from penstock.run.registry import live_at, verified
+
+        self._model(model)
+        found = live_at(self.state, model, moment)
+        return verified(found, self.runtime.keys) if found else None
+
+    def sweep(
+        self,
+        model: str,
+        space: Space,
+        *,
+        search: Search = "grid",
+        trials: int = 20,
+        metric: str = "",
+        seed: int = 0,
+        params: Params | None = None,
+    ) -> Swept:
+        """Tries parameters out of fold on the training rows, then trains the best once as a version and adopts its parameters.
+
+        What the model needs is made fresh first. A sweep that was stopped goes on where it was.
+        Raises: as `run.sweep.sweep`; RunFailed(E5002) if an input cannot be made.
+        """
+        from penstock.run.execute import alone
+        from penstock.run.sweep import sweep
+
+        node = self._model(model)
+        if node.inputs:
+            report = self.run(*node.inputs, params=params)
+            if broken := [r.asset for r in report.results if r.status in ("failed", "skipped")]:
+                raise RunFailed("an input of the model could not be made", place=model, got=", ".join(broken))
+        with alone(node, self.graph, self.declared(params)[model], self.runtime, claim=f"asset:{model}", why="a sweep") as job:
+            found = sweep(job, space, search=search, trials=trials, metric=metric, seed=seed)
+        if found.best is not None:
+            best = dict(found.best.params)
+            body = {"params": best, "defaults": _defaults(node), "sweep": found.sweep}
+            self.state.append("adopted", model, body, at=self.clock.now())
+            self.run(model, params=params)
+        return found
+
+    def rebuild(self, model: str, version: str) -> Rebuilt:
+        """Trains a registered version again from the recorded data, code, parameters and seed, and compares; see `run.rebuild`."""
+        from penstock.run.execute import alone
+        from penstock.run.learn import declared_as
+        from penstock.run.rebuild import rebuild
+        from penstock.run.registry import entry
+
+        node = self._model(model)
+        told = entry(self.state, model, version)
+        assert isinstance(node.asset, Model)
+        then = declared_as(node.asset, told)
+        node = Node(model, then, inputs_of(then))
+        store = self.settings.folder / "code"
+        as_then = replace(self.declared()[model], params=told["params"])
+        with alone(node, self.graph, as_then, self.runtime, claim=f"rebuild:{model}", why="a rebuild", versions=told["inputs"]) as job:
+            return rebuild(job, told, lambda files, folder: laid_out(files, store, folder))
+
+    def _model(self, name: str) -> Node:
+        node = self.graph.node(name)
+        if node.kind != "model":
+            raise DefinitionError("not a model", place=name, expected="model", got=node.kind)
+        return node
 
     def replay(self, name: str, params: Params | None = None) -> ReplayReport:
         """Tries the rejected rows of an asset again; those that pass today's checks land."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from penstock.graph.graph import Graph, Node
 from penstock.ground.clock import iso
 from penstock.ground.digest import digest
-from penstock.ground.errors import PenstockError, StorageFull
+from penstock.ground.errors import PenstockError, StorageFull, UnknownName
 from penstock.ground.failpoints import reach
 from penstock.plan.decide import decide
-from penstock.plan.records import Action, Declared, FileSeen, Made
+from penstock.plan.records import Action, Declared, FileSeen, Made, Reason
 from penstock.run.claims import claimed
 from penstock.run.recorded import adopt, made_of, recorded
 from penstock.run.runtime import Event, Job, Outcome, Runtime
@@ -181,6 +182,41 @@ def _worked(node: Node, wanted: Wanted, runtime: Runtime, run_id: str, versions:
             tick = runtime.clock.tick()
             job = Job(runtime, wanted.graph, node, declared, action, run_id, claim, session, versions, base, token, tick)
             return kinds[node.kind](job)
+        finally:
+            session.close()
+
+
+@contextmanager
+def alone(
+    node: Node, graph: Graph, declared: Declared, runtime: Runtime, *, claim: str, why: str, versions: Mapping[str, str] | None = None
+) -> Iterator[Job]:
+    """One job outside of a plan, under a claim of its own: it makes no version of an asset.
+
+    Raises: Busy(E4005), UnknownName(E1003) if an input was never made.
+    """
+    run_id = runtime.ids.new()
+    head = runtime.state.heads("asset", prefix=node.name).get(node.name)
+    read = dict(versions) if versions is not None else _newest(runtime, node.inputs)
+    if missing := [name for name in node.inputs if name not in read]:
+        raise UnknownName("an input has never been made", place=f"{node.name}({missing[0]})", hint=f"penstock run {missing[0]}")
+    with claimed(runtime, claim, run_id) as held:
+        session = runtime.engine.session()
+        try:
+            action = Action(node.name, node.kind, "stale", "full", (Reason("forced", why),))
+            yield Job(
+                runtime,
+                graph,
+                node,
+                declared,
+                action,
+                run_id,
+                held,
+                session,
+                read,
+                dict(head.body) if head else {},
+                "",
+                runtime.clock.tick(),
+            )
         finally:
             session.close()
 

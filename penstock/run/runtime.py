@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from penstock.craft.learning.signing import Keys
 from penstock.graph.graph import Graph, Node
 from penstock.ground.clock import Clock
 from penstock.ground.ids import Ids
 from penstock.plan.records import Action, Declared
+from penstock.ports.compute import Compute
 from penstock.ports.engine import Engine, RawFile, Session
 from penstock.ports.lake import Lake
 from penstock.ports.source import Database as DatabasePort
@@ -34,12 +37,31 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
+class ProjectCode:
+    """The user's code, as far as work on it needs to know.
+
+    Attributes:
+        modules: what is loaded from the project's folder. `calls`: what runs in a process of its own, by what it is for.
+        digest: tells a function and what it reaches apart from any other.
+        keep: stores the project's own source files by content; gives each file's name there.
+    """
+
+    modules: tuple[str, ...]
+    calls: Mapping[str, str]
+    digest: Callable[[Callable[..., Any]], str]
+    keep: Callable[[], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
 class Runtime:
     """Ports and inputs of a run.
 
     Attributes:
         root: the project's folder. `folder`: its own data (`.penstock`).
         list_files, digest_file: how a file source is looked at; `open_database`: how a database source is opened.
+        open_compute: where processes of their own run; opened when first asked for.
+        keys: signs what is registered. `cores`: how many a job may use.
+        fetch_model: a finished model's file, by its source, for the length of a block. `track`: told of every registered version.
     """
 
     root: Path
@@ -52,7 +74,17 @@ class Runtime:
     list_files: Callable[[Files], tuple[RawFile, ...]]
     digest_file: Callable[[RawFile], str]
     open_database: Callable[[Database], DatabasePort]
+    open_compute: Callable[[], Compute]
+    code: ProjectCode
+    keys: Keys
+    cores: int
+    fetch_model: Callable[[str], AbstractContextManager[Path]]
+    track: Callable[[str, Mapping[str, Any]], None]
     tell: Listener
+
+    @property
+    def compute(self) -> Compute:
+        return self.open_compute()
 
 
 @dataclass

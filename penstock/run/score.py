@@ -9,10 +9,12 @@ from penstock.ground.errors import DefinitionError, GateFailed
 from penstock.ground.names import quote
 from penstock.run.audit import Batch, audited, final_audit, require_passed
 from penstock.run.build import HIDDEN, bind_inputs
-from penstock.run.learn import as_trained, registered
+from penstock.run.judge import registered
+from penstock.run.learn import declared_as
 from penstock.run.ledger import Step
 from penstock.run.point_in_time import feature_assets, model_rows
 from penstock.run.publish import published, unchanged
+from penstock.run.registry import entry
 from penstock.run.runtime import Job, Outcome
 from penstock.spec.models import Model, Predictions
 
@@ -33,7 +35,7 @@ def score(job: Job) -> Outcome:
     model = job.graph.node(asset.model).asset
     assert isinstance(model, Model)
     scorer = _scorer(job, asset.model)
-    model = as_trained(job.runtime, model, asset.model, job.versions[asset.model])
+    model = declared_as(model, entry(job.runtime.state, asset.model, job.versions[asset.model]))
     scans = bind_inputs(job, (asset.over, *feature_assets(model)))
     part = job.part and job.base.get("inputs", {}).get(asset.model) == job.versions[asset.model]
     wanted, total, filtered, already = _wanted(job, asset, model, part)

@@ -39,12 +39,12 @@ LIBRARIES = {
     "pyarrow": "ports/engine.py ports/source.py adapters craft run project/query.py testing",
     "adbc_driver_manager": "adapters/source",
     "adbc_driver_postgresql": "adapters/source",
-    "pg8000": "adapters/state/postgresql",
     "polars": "run/forms.py",
     "pandas": "run/forms.py",
     "python_calamine": "adapters/engine/duckdb",
     "sqlglot": "craft/lineage craft/quality/conditions.py craft/temporal/expressions.py",
-    "numpy": "craft/learning run/learn.py run/score.py",
+    "numpy": "craft/learning run/learn.py run/score.py run/fit.py run/judge.py run/matrices.py run/rebuild.py run/sets.py",
+    "optuna": "run/sweep.py",
     "sklearn": "craft/learning",
     "scipy": "craft/learning/calibration.py craft/learning/metrics.py craft/learning/paired.py craft/learning/weak.py craft/learning/figures.py",
     "skops": "craft/learning",
@@ -65,7 +65,9 @@ LIBRARIES = {
 
 #: Adapter -> files outside it that may say its name: the forms users ask for by library, the dialect of
 #: their queries, and what is loaded ahead for tasks.
-NAMED = {"duckdb": "run/forms.py craft/lineage craft/quality/conditions.py craft/temporal/expressions.py adapters/compute/process"}
+NAMED = {
+    "duckdb": "run/forms.py run/environment.py project/processes.py craft/lineage craft/quality/conditions.py craft/temporal/expressions.py adapters/compute/process"
+}
 
 #: What is read from outside a program's values -> the one file that reads it.
 ONE_PLACE = {

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.craft.learning.encoding import MOST_CATEGORIES, Encoder, from_record, learn, text_columns
-from penstock.craft.learning.training import fill
+from penstock.craft.learning.training import Target, fill, labels
 from penstock.ground.errors import ArtefactRefused, DefinitionError, LedgerImbalance, SchemaDrift
 from penstock.spec.schema import parse_type, schema_of
 
@@ -107,13 +107,18 @@ def reader(*sizes: int, late: Any = None) -> pa.RecordBatchReader:
 
 
 def test_batches_fill_one_matrix_in_order() -> None:
-    filled = fill(reader(3, 0, 2), 5, ENCODER, label="late", keep=["id", "k"])
+    filled = fill(reader(3, 0, 2), 5, ENCODER, target=Target("late"), keep=["id", "k"], sample=3)
     assert filled.X.dtype == np.float64
     assert filled.X.flags.c_contiguous
     np.testing.assert_array_equal(filled.X, [[0, 0], [1, 1], [NAN, 2], [0, 3], [1, 4]])
     assert filled.y.dtype == np.int8
     assert filled.y.tolist() == [1, 0, 1, 0, 1]
     assert filled.kept.to_pydict() == {"id": ["r0", "r1", "r2", "r3", "r4"], "k": ["x", "y", "?", "x", "y"]}
+    assert (filled.low.tolist(), filled.high.tolist(), filled.nulls.tolist()) == ([0, 0], [1, 4], [1, 0])
+    assert filled.sampled is not None
+    assert filled.raw is not None
+    assert filled.sampled.tolist() == [0, 2, 4]
+    assert filled.raw.column("a").to_pylist() == [0, 2, 4]
 
 
 def test_a_batch_to_score_is_encoded_as_the_training_rows_were() -> None:
@@ -135,11 +140,40 @@ def test_a_stream_of_another_length_is_refused(rows: int) -> None:
 def test_labels_are_true_or_false() -> None:
     no_label = pa.RecordBatchReader.from_batches(SCHEMA, [pa.record_batch([["r"], [1], ["x"], pa.nulls(1, pa.bool_())], schema=SCHEMA)])
     with pytest.raises(DefinitionError, match="without a label"):
-        fill(no_label, 1, ENCODER, label="late")
+        fill(no_label, 1, ENCODER, target=Target("late"))
     with pytest.raises(DefinitionError, match="label is 0 or 1"):
-        fill(reader(3), 3, ENCODER, label="a")
+        fill(reader(3), 3, ENCODER, target=Target("a"))
     with pytest.raises(DefinitionError, match="true or false"):
-        fill(reader(3), 3, ENCODER, label="k")
+        fill(reader(3), 3, ENCODER, target=Target("k"))
+
+
+def test_weights_and_groups_are_held() -> None:
+    filled = fill(reader(3, 2), 5, ENCODER, target=Target("late", weight="a", group="k"))
+    assert filled.weight is not None
+    assert filled.group is not None
+    assert (filled.weight.tolist(), filled.group.tolist()) == ([0, 1, 2, 3, 4], [0, 1, 2, 0, 1])
+    with pytest.raises(DefinitionError, match="a weight is a number"):
+        fill(reader(3), 3, ENCODER, target=Target("late", weight="k"))
+
+
+@pytest.mark.parametrize(
+    ("target", "values", "wanted"),
+    [
+        (Target("c", "multiclass", ("a", "b")), pa.array(["b", "a", "z"]), [1, 0, -1]),
+        (Target("c", "multiclass", ("1", "2")), pa.array([2, 1, 2]), [1, 0, 1]),
+        (Target("c", "multiclass", ("false", "true")), pa.array([True, False]), [1, 0]),
+        (Target("c", "regression"), pa.array([1.5, -2]), [1.5, -2]),
+        (Target("c", "ranking"), pa.array([0, 3]), [0, 3]),
+    ],
+)
+def test_labels_of_every_kind(target: Target, values: pa.Array, wanted: list[float]) -> None:
+    assert labels(values, target).tolist() == wanted
+
+
+@pytest.mark.parametrize("strange", [float("nan"), float("inf")])
+def test_labels_that_are_no_numbers_are_counted(strange: float) -> None:
+    with pytest.raises(DefinitionError, match=r"no numbers.*got 1 NaN"):
+        labels(pa.array([1.0, strange]), Target("c", "regression"))
 
 
 def test_a_missing_column_is_drift() -> None:

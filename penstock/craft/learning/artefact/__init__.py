@@ -13,6 +13,6 @@ Each format is one file with the same functions: `predictor` of a fitted model, 
 """
 
 from penstock.craft.learning.artefact.manifest import Manifest, StoredFile, manifest_from
-from penstock.craft.learning.artefact.stored import import_file, load, store
+from penstock.craft.learning.artefact.stored import import_file, load, scorer_of, store
 
-__all__ = ["Manifest", "StoredFile", "import_file", "load", "manifest_from", "store"]
+__all__ = ["Manifest", "StoredFile", "import_file", "load", "manifest_from", "scorer_of", "store"]

@@ -176,6 +176,17 @@ def load(
     return Scorer(model, encoder, manifest.kind, manifest.classes, calibrator, reference, place)
 
 
+def scorer_of(
+    model: Any, encoder: Encoder, *, kind: Kind = "binary", classes: tuple[Label, ...] = (False, True), place: str = ""
+) -> Scorer:
+    """A fitted model as a scorer, as its own library runs it; nothing is stored.
+
+    Raises: UserCodeError(E5001) if it is no fitted model of this kind.
+    """
+    classes = _classes(kind, classes)
+    return Scorer(_format(natural(model)).predictor(model, kind, classes, len(encoder.columns), place), encoder, kind, classes, place=place)
+
+
 def natural(model: Any) -> Format:
     """The format of a model's own library."""
     library: Format

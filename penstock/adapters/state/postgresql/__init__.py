@@ -1,5 +1,0 @@
-"""State in a PostgreSQL database, shared by many machines."""
-
-from penstock.adapters.state.postgresql.state import PostgresqlState
-
-__all__ = ["PostgresqlState"]

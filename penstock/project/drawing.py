@@ -1,10 +1,11 @@
-"""Pictures as SVG: the lineage of a project in layers, a calibration curve, bars. Pure; sizes in pixels."""
+"""Pictures as SVG: the lineage of a project in layers, the curves of a model, bars. Pure; sizes in pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil, floor, log10
 from typing import Any
 
 from penstock.graph.graph import Graph
@@ -125,7 +126,12 @@ SIDE, MARGIN = 220, 34
 
 
 def calibration_svg(curve: Mapping[str, Sequence[Any]]) -> Html | None:
-    """Observed share over predicted chance; a point's area grows with its rows, the dashed line is a perfect model."""
+    """Observed share over predicted chance; a point's area grows with its rows, the dashed line is a perfect model.
+
+    For regression the labels over the predictions, with the middle 80 % of the labels of each point.
+    """
+    if curve.get("residuals"):
+        return _agreement_svg(curve)
     points = [
         (float(p), float(o), int(n))
         for p, o, n in zip(curve.get("predicted", ()), curve.get("observed", ()), curve.get("count", ()), strict=False)
@@ -163,6 +169,214 @@ def _x(share: float) -> float:
 
 def _y(share: float) -> float:
     return 8 + (1 - share) * SIDE
+
+
+# -- curves ---------------------------------------------------------------------------------------------------------
+LINES = ("#c2410c", "#2563eb", "#047857", "#7c3aed", "#d97706", "#0891b2", "#db2777", "#64748b", "#65a30d", "#9f1239", "#1e3a8a", "#78716c")
+TITLES = {
+    "roc": "ROC", "precision_recall": "Precision and recall", "confusion": "Confusion", "scores": "Scores by label",
+    "residuals": "Residuals", "queries": "NDCG of the queries",
+}  # fmt: skip
+
+
+def curves_svg(curves: Mapping[str, Any]) -> list[tuple[str, Html]]:
+    """The pictures of a model's curves with their titles; those there is no data for are left out. Reliability is `calibration_svg`."""
+    drawn: dict[str, Html | None] = {}
+    if roc := curves.get("roc"):
+        drawn["roc"] = _lines_svg(roc if isinstance(roc, list) else [roc], "false alarms", "found", diagonal=True)
+    if curve := curves.get("precision_recall"):
+        drawn["precision_recall"] = _lines_svg([curve], "found (recall)", "right (precision)", diagonal=False)
+    if found := curves.get("confusion"):
+        drawn["confusion"] = _confusion_svg(found["classes"], found["counts"])
+    if found := curves.get("scores"):
+        drawn["scores"] = _histogram_svg(found["edges"], {"true": found["true"], "false": found["false"]}, "score")
+    for name, axis in (("residuals", "label less prediction"), ("queries", "NDCG")):
+        if found := curves.get(name):
+            drawn[name] = _histogram_svg(
+                found["edges"], {"": found["count"]}, axis, "share of queries" if name == "queries" else "share of rows"
+            )
+    return [(TITLES[name], picture) for name, picture in drawn.items() if picture is not None]
+
+
+def _lines_svg(lines: Sequence[Mapping[str, Any]], across: str, up: str, *, diagonal: bool) -> Html | None:
+    """Lines over the unit square; more than one have their names beside."""
+    lines = [line for line in lines if line.get("x")]
+    if not lines:
+        return None
+    named = [(one_line(line.get("name", ""), 18), LINES[i % len(LINES)]) for i, line in enumerate(lines)] if len(lines) > 1 else []
+    return _framed(
+        [0, 0.25, 0.5, 0.75, 1], [0, 0.25, 0.5, 0.75, 1], (0.0, 1.0), (0.0, 1.0), across, up,
+        tag("line", x1=_x(0), y1=_y(0), x2=_x(1), y2=_y(1), stroke="#94a3b8", stroke_dasharray="4 4") if diagonal else None,
+        [
+            tag("polyline", tag("title", one_line(line.get("name", ""), 60)) if line.get("name") else None, fill="none",
+                points=" ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in zip(line["x"], line["y"], strict=True)),
+                stroke=LINES[i % len(LINES)], stroke_width=1.5)
+            for i, line in enumerate(lines)
+        ],
+        legend=named, label=across,
+    )  # fmt: skip
+
+
+def _agreement_svg(curve: Mapping[str, Sequence[Any]]) -> Html | None:
+    points = [
+        (float(p), float(o), float(p) + low, float(p) + high, int(n))
+        for p, o, n, (low, _, high) in zip(curve["predicted"], curve["observed"], curve["count"], curve["residuals"], strict=True)
+    ]
+    low, high = min(min(p, o, a) for p, o, a, _, _ in points), max(max(p, o, b) for p, o, _, b, _ in points)
+    span: float = high - low or abs(high) or 1.0
+    ends: tuple[float, float] = (low - 0.04 * span, high + 0.04 * span)
+
+    def at(value: float) -> float:
+        return (value - ends[0]) / (ends[1] - ends[0])
+
+    ticks = _ticks(*ends)
+    return _framed(
+        ticks, ticks, ends, ends, "predicted", "observed",
+        tag("line", x1=_x(0), y1=_y(0), x2=_x(1), y2=_y(1), stroke="#94a3b8", stroke_dasharray="4 4"),
+        [
+            tag("line", x1=f"{_x(at(p)):.1f}", x2=f"{_x(at(p)):.1f}", y1=f"{_y(at(a)):.1f}", y2=f"{_y(at(b)):.1f}", stroke="#fdba74", stroke_width=5)
+            for p, _, a, b, _ in points
+        ],
+        [
+            tag("circle", tag("title", f"predicted {figure(p)}, observed {figure(o)}, {count(n)} rows, 80 % within {figure(a)} to {figure(b)}"),
+                cx=f"{_x(at(p)):.1f}", cy=f"{_y(at(o)):.1f}", r=4, fill="#c2410c")
+            for p, o, a, b, n in points
+        ],
+        label="predicted and observed",
+    )  # fmt: skip
+
+
+def _histogram_svg(edges: Sequence[float], series: Mapping[str, Sequence[float]], across: str, up: str = "share of rows") -> Html | None:
+    """Bars by bin; of two series each is drawn as its own share, one over the other."""
+    shares = {name: [v / total for v in values] for name, values in series.items() if (total := sum(values)) > 0}
+    most = max((max(values) for values in shares.values()), default=0.0)
+    if most <= 0:
+        return None
+    ends = float(edges[0]), float(edges[-1])
+    colours = dict(zip(shares, ("#c2410c", "#2563eb"), strict=False))
+    bars = [
+        tag("rect", tag("title", f"{figure(edges[i])} to {figure(edges[i + 1])}: {share:.1%}{' of ' + name if name else ''}"),
+            x=f"{_x(i / len(values)):.1f}", y=f"{_y(share / most):.1f}", width=f"{SIDE / len(values) - 0.5:.1f}",
+            height=f"{share / most * SIDE:.1f}", fill=colours[name], fill_opacity=0.5)
+        for name, values in shares.items() for i, share in enumerate(values) if share > 0
+    ]  # fmt: skip
+    legend = [(name, colour) for name, colour in colours.items() if name]
+    return _framed(_ticks(*ends), _ticks(0, most), ends, (0.0, most), across, up, bars, legend=legend, label=across)
+
+
+def _confusion_svg(classes: Sequence[str], counts: Sequence[Sequence[float]]) -> Html | None:
+    """Labels down, predictions across; a cell is the darker the greater its share of its row."""
+    if not classes:
+        return None
+    cell = 64 if len(classes) <= 4 else 44
+    left, top = 92, 26
+    side = cell * len(classes)
+    cells = []
+    for i, row in enumerate(counts):
+        total = sum(row) or 1
+        for j, value in enumerate(row):
+            share = value / total
+            x, y = left + j * cell, top + i * cell
+            told = f"label {classes[i]}, predicted {classes[j]}: {figure(value)}, {share:.1%} of the label"
+            colour = "#2563eb" if i == j else "#c2410c"
+            cells.append(
+                tag(
+                    "rect",
+                    tag("title", told),
+                    x=x,
+                    y=y,
+                    width=cell - 2,
+                    height=cell - 2,
+                    rx=3,
+                    fill=colour,
+                    fill_opacity=f"{0.06 + 0.6 * share:.2f}",
+                )
+            )
+            cells.append(tag("text", _compact(value), x=x + cell / 2 - 1, y=y + cell / 2 + 3, text_anchor="middle", class_="s"))
+    named = [
+        tag("text", one_line(c, 13), x=left - 6, y=top + i * cell + cell / 2 + 3, text_anchor="end", class_="s")
+        for i, c in enumerate(classes)
+    ]
+    width = cell // 6
+    above = [
+        tag("text", one_line(c, width), x=left + j * cell + cell / 2, y=top - 8, text_anchor="middle", class_="s")
+        for j, c in enumerate(classes)
+    ]
+    foot = tag("text", "predicted across, labels down", x=left, y=top + side + 14, class_="s")
+    size = left + max(side, 150) + 8, top + side + 22
+    return tag(
+        "svg",
+        cells,
+        named,
+        above,
+        foot,
+        viewBox=f"0 0 {size[0]} {size[1]}",
+        width=size[0],
+        height=size[1],
+        role="img",
+        aria_label="confusion",
+    )
+
+
+def _framed(
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    x_ends: tuple[float, float],
+    y_ends: tuple[float, float],
+    across: str,
+    up: str,
+    *drawn: object,
+    legend: Sequence[tuple[str, str]] = (),
+    label: str = "",
+) -> Html:
+    """A square with its axes, ticks at values of their own, and what is drawn within."""
+
+    def share(value: float, ends: tuple[float, float]) -> float:
+        return (value - ends[0]) / (ends[1] - ends[0])
+
+    left = 22  # room for numbers longer than those of a share
+    wide = SIDE + MARGIN + 22 + left + (120 if legend else 0)
+    names = [
+        [
+            tag("rect", x=_x(1) + 14, y=12 + 17 * i, width=9, height=9, rx=2, fill=colour),
+            tag("text", name, x=_x(1) + 28, y=21 + 17 * i, class_="s"),
+        ]
+        for i, (name, colour) in enumerate(legend)
+    ]
+    inside = [
+        [tag("line", x1=f"{_x(share(t, x_ends)):.1f}", y1=_y(0), x2=f"{_x(share(t, x_ends)):.1f}", y2=_y(1), class_="g") for t in x_ticks],
+        [tag("line", x1=_x(0), y1=f"{_y(share(t, y_ends)):.1f}", x2=_x(1), y2=f"{_y(share(t, y_ends)):.1f}", class_="g") for t in y_ticks],
+        [tag("text", _compact(t), x=f"{_x(share(t, x_ends)):.1f}", y=_y(0) + 14, text_anchor="middle", class_="s") for t in x_ticks],
+        [tag("text", _compact(t), x=_x(0) - 6, y=f"{_y(share(t, y_ends)) + 4:.1f}", text_anchor="end", class_="s") for t in y_ticks],
+        drawn,
+        names,
+        tag("text", across, x=_x(0.5), y=_y(0) + 30, text_anchor="middle", class_="s"),
+    ]
+    height = SIDE + MARGIN + 12
+    return tag(
+        "svg",
+        tag("text", up, transform=f"translate(11 {_y(0.5):.0f}) rotate(-90)", text_anchor="middle", class_="s"),
+        tag("g", inside, transform=f"translate({left} 0)"),
+        viewBox=f"0 0 {wide} {height}", width=wide, height=height, role="img", aria_label=label,
+    )  # fmt: skip
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers within two ends."""
+    if not high > low:
+        return [low]
+    power = float(10.0 ** floor(log10((high - low) / 5)))
+    step = next(s * power for s in (1, 2, 2.5, 5, 10) if (high - low) / (s * power) <= 5.5)
+    first = ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, floor(high / step + 1e-9) + 1)]
+
+
+def _compact(value: float) -> str:
+    """`950`, `1.2k`, `3.4M`: at most six characters."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{value:.4g}"
 
 
 # -- bars -----------------------------------------------------------------------------------------------------------

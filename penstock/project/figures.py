@@ -155,8 +155,11 @@ def gate_text(gate: Mapping[str, Any]) -> str:
 
 
 #: Metrics by which slices are ranked, the first that a slice has; those in `LESS` are better when smaller.
-METRICS = ("roc_auc", "average_precision", "accuracy", "log_loss", "brier", "calibration_error")
-LESS = frozenset({"log_loss", "brier", "calibration_error"})
+METRICS = (
+    "roc_auc", "rmse", "ndcg", "average_precision", "accuracy", "balanced_accuracy", "f1_macro", "r2", "mae", "median_error", "mape", "ndcg_10",
+    "mean_average_precision", "mean_reciprocal_rank", "log_loss", "brier", "calibration_error",
+)  # fmt: skip
+LESS = frozenset({"rmse", "mae", "median_error", "mape", "log_loss", "brier", "calibration_error"})
 
 
 def ranked(slices: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[Mapping[str, Any]]]]:

@@ -12,7 +12,7 @@ from penstock.ground.paths import private_folder, write_atomically
 from penstock.plan.records import Plan
 from penstock.ports.state import State
 from penstock.project import figures
-from penstock.project.drawing import STATUS_COLOURS, Box, bar, calibration_svg, lineage_svg
+from penstock.project.drawing import STATUS_COLOURS, Box, bar, calibration_svg, curves_svg, lineage_svg
 from penstock.project.figures import count, figure, moment, of, one_line, seconds
 from penstock.project.markup import Html, joined, table, tag
 from penstock.project.settings import Settings
@@ -200,17 +200,63 @@ def _model_section(result: AssetResult) -> Html | None:
 
 
 def _model(body: Mapping[str, Any]) -> Html:
-    metrics = table(["metric", "value"], [[k, figure(v)] for k, v in figures.metrics(body.get("metrics", {}))], right=("value",))
+    metrics = _metrics(body)
     learnt = f"learnt from {count(body.get('train_rows'))} rows, tested on {count(body.get('test_rows'))}"
     learnt += f", split at {body['boundary']}" if body.get("boundary") else ""
     drawn = calibration_svg(body.get("calibration") or {})
     two = [tag("div", tag("h3", "Metrics of the test set"), metrics, class_="fix"), tag("div", _gates(body.get("gates", ())))]
     if drawn is not None:
-        two.append(tag("div", tag("h3", "Calibration"), drawn, class_="fix"))
+        title = "Predicted and observed" if (body.get("calibration") or {}).get("residuals") else "Calibration"
+        two.append(tag("div", tag("h3", title), drawn, class_="fix"))
+    plots = [tag("div", tag("h3", title), picture, class_="fix") for title, picture in curves_svg(body.get("curves") or {})]
     slices = [_slices(column, metric, found) for column, (metric, found) in figures.ranked(body.get("slices", ())).items()]
+    found = [part for part in (_weak(body.get("weak") or ()), _drifts(body.get("figures") or {})) if part is not None]
     return joined(
-        [tag("p", learnt), tag("div", two, class_="two"), tag("div", [tag("div", s) for s in slices], class_="two") if slices else None]
+        [
+            tag("p", learnt),
+            tag("div", two, class_="two"),
+            tag("div", plots, class_="two") if plots else None,
+            tag("div", [tag("div", part) for part in (*slices, *found)], class_="two") if slices or found else None,
+        ]
     )
+
+
+def _metrics(body: Mapping[str, Any]) -> Html:
+    """Metrics with their intervals, where the record has them."""
+    known = (body.get("evaluation") or {}).get("overall", {}).get("intervals", {})
+    rows: list[list[object]] = [
+        [k, figure(v), " to ".join(figure(e) for e in known.get(k, ()))] for k, v in figures.metrics(body.get("metrics", {}))
+    ]
+    if not known:
+        return table(["metric", "value"], [row[:2] for row in rows], right=("value",))
+    return table(["metric", "value", "95 % interval"], rows, right=("value", "95 % interval"))
+
+
+def _weak(weak: Sequence[Mapping[str, Any]]) -> Html | None:
+    """Weak slices that were found, each with its condition."""
+    if not weak:
+        return None
+    rows: list[list[object]] = [
+        [tag("code", one_line(w["condition"], 120)), count(w["rows"]), figure(w["loss"]), figure(w["elsewhere"]), f"{w['p']:.2g}"]
+        for w in weak
+    ]
+    note = tag("span", ", found by themselves; mean loss on the half they were not found on", class_="dim")
+    return joined(
+        [
+            tag("h3", "Weak slices", note),
+            table(["rows where", "rows", "loss", "elsewhere", "p"], rows, right=("rows", "loss", "elsewhere", "p")),
+        ]
+    )
+
+
+def _drifts(told: Mapping[str, Any]) -> Html | None:
+    """Features that differ most between training and test rows."""
+    drifts = [d for d in told.get("drifts", ()) if d["psi"] > 0][:ENDS]
+    if not drifts:
+        return None
+    rows: list[list[object]] = [[tag("b", one_line(d["column"], 60)), bar(d["psi"]), figure(d["psi"])] for d in drifts]
+    note = tag("span", ", training to test rows; above 0.25 is much", class_="dim")
+    return joined([tag("h3", "Drift", note), table(["feature", "", "PSI"], rows, right=("PSI",))])
 
 
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Html | None:

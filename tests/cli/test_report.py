@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.graph.graph import build
 from penstock.plan.records import Action, Plan, Reason
-from penstock.project.drawing import calibration_svg, layers
+from penstock.project.drawing import calibration_svg, curves_svg, layers
 from penstock.project.report import plan_html, report_html, rows_html, run_html
 from penstock.run.execute import AssetResult, RunReport
 from penstock.run.ledger import Step
@@ -88,6 +88,13 @@ def report_of(text: str) -> RunReport:
         "gates": [{"name": text, "passed": False, "value": 0.5, "slice": text, "reason": text}],
         "slices": [{"column": text, "value": text, "rows": 5, "roc_auc": 0.5}, {"column": text, "value": None, "rows": 5, "roc_auc": 0.6}],
         "calibration": {"predicted": [0.1, 0.5], "observed": [0.2, 0.4], "count": [5, 6]},
+        "evaluation": {"overall": {"intervals": {"roc_auc": [0.6, 0.8]}}},
+        "curves": {
+            "kind": "multiclass", "roc": [{"name": text, "x": [0, 1], "y": [0, 1]}, {"name": text, "x": [0, 0.5, 1], "y": [0, 1, 1]}],
+            "confusion": {"classes": [text, "b"], "counts": [[3, 1], [0, 2]]},
+        },
+        "weak": [{"condition": text, "rows": 60, "loss": 2.0, "elsewhere": 1.0, "p": 0.001}],
+        "figures": {"drifts": [{"column": text, "psi": 0.4}, {"column": "calm", "psi": 0.0}]},
     }  # fmt: skip
     error = {"code": "E5001", "kind": text, "message": text, "place": text, "expected": text, "got": text, "hint": text, "traceback": text}
     results = (
@@ -167,6 +174,61 @@ def test_every_calibration_stays_in_its_picture(points: list[tuple[float, float,
     places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)"', drawn)]
     assert len(places) == len(points)
     assert all(0 <= x <= 290 and 0 <= y <= 270 for x, y in places)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9), st.floats(-1e6, 0), st.floats(0, 1e6), st.integers(1, 99)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_every_agreement_stays_in_its_picture(points: list[tuple[float, float, float, float, int]]) -> None:
+    drawn = calibration_svg(
+        {
+            "predicted": [p for p, *_ in points],
+            "observed": [o for _, o, *_ in points],
+            "count": [n for *_, n in points],
+            "residuals": [[low, 0.0, high] for _, _, low, high, _ in points],
+        }
+    )
+    assert drawn is not None
+    places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)"', drawn)]
+    assert len(places) == len(points)
+    assert all(44 <= x <= 270 and 0 <= y <= 240 for x, y in places)
+
+
+def test_curves_of_every_kind_are_drawn() -> None:
+    line = {"x": [0.0, 0.5, 1.0], "y": [0.0, 0.9, 1.0]}
+    bars = {"edges": [0.0, 0.5, 1.0], "true": [1, 3], "false": [2, 0]}
+    binary = {
+        "roc": line,
+        "precision_recall": line,
+        "scores": bars,
+        "confusion": {"classes": ["false", "true"], "counts": [[9, 1], [2, 8]]},
+    }
+    drawn = dict(curves_svg({"kind": "binary", **binary}))
+    assert list(drawn) == ["ROC", "Precision and recall", "Confusion", "Scores by label"]
+    assert "label true, predicted false: 2, 20.0% of the label" in drawn["Confusion"]
+    assert "75.0% of true" in drawn["Scores by label"]
+    many = dict(curves_svg({"roc": [{"name": "cat", **line}, {"name": "dog", **line}]}))
+    assert many["ROC"].count("<polyline") == 2
+    assert ">dog<" in many["ROC"]
+    residuals = {"edges": [-2.5e7, 0.0, 2.5e7], "count": [4, 4]}
+    assert [t for t, _ in curves_svg({"residuals": residuals, "queries": bars | {"count": [0, 1]}})] == ["Residuals", "NDCG of the queries"]
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {},
+        {"kind": "binary"},
+        {"roc": [], "confusion": {"classes": [], "counts": []}},
+        {"roc": {"x": [], "y": []}, "residuals": {"edges": [0, 1], "count": [0]}},
+    ],
+)
+def test_no_curves_no_pictures(curves: dict[str, object]) -> None:
+    assert curves_svg(curves) == []
 
 
 def test_the_page_of_a_real_run(shell: Shell) -> None:

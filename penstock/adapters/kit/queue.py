@@ -1,4 +1,4 @@
-"""The queue in SQL that SQLite and PostgreSQL both understand. What differs between them is a `Dialect` and a `Database`.
+"""The queue in SQL that SQLite and PostgreSQL both understand. What differs is in kit/database.py.
 
 Tables: `queue_jobs`, `queue_after` (blocker, job), `queue_workers`, `queue_paused`. A job's `blockers` is how many of the jobs it comes
 after are not done; it is right while the job waits, and counted anew when it is retried. `ready` and `waiting` jobs, and running ones by
@@ -14,19 +14,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from penstock.adapters.kit.database import Database, Row, Run
 from penstock.ground.clock import from_iso, iso
 from penstock.ground.errors import CommitConflict, DuplicateJob, Fenced, JobCancelled, UnknownName, WorkerVanished
 from penstock.ground.ids import Ids
 from penstock.ports.queue import LOST, STATUSES, Lease, Needs, NewJob, Offers, QueuedJob, Status, Worker, added, encoded, refuse_unfit
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
-#: Runs one statement with named values (`:name`) within a transaction; gives its rows.
-Run = Callable[..., Sequence[Row]]
 
 #: What stands in a row of `queue_jobs` when it is put in, in order.
 NEW = (
@@ -40,52 +38,6 @@ _READ = (
 _JOB = ", ".join(_READ)
 _LOST = "('failed', 'cancelled', 'dead')"
 _LIVE = "('waiting', 'ready', 'running')"
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one database says it.
-
-    Attributes:
-        listed: a query for the texts of a JSON list, with `{}` for the name of the value.
-        locked, skipped, shared: at the end of a query: locks its rows; locks them and leaves out those locked by others; locks them against
-            changes. "" where a writer is alone.
-        moment, read: a moment as a value of a statement, and a column's value as a moment.
-    """
-
-    listed: str
-    locked: str
-    skipped: str
-    shared: str
-    moment: Callable[[datetime], Any]
-    read: Callable[[Any], datetime]
-
-    def among(self, name: str) -> str:
-        return f"IN ({self.listed.format(name)})"
-
-
-class Database(Protocol):
-    """Where the tables are."""
-
-    dialect: Dialect
-
-    def write(self, work: Callable[[Run], T]) -> T:
-        """One transaction, durable on return. May run `work` again if the database undid the first one because of others."""
-        ...
-
-    def read(self, sql: str, **values: Any) -> Sequence[Row]: ...
-
-    def insert_jobs(self, run: Run, rows: Sequence[Row]) -> Collection[str]:
-        """Adds rows of `NEW`, but for those whose id, or whose dedupe text among live jobs, is there; gives the ids of the new ones."""
-        ...
-
-    def insert_links(self, run: Run, links: Sequence[tuple[str, str]]) -> None:
-        """Adds rows (blocker, job) to `queue_after`."""
-        ...
-
-    def lock_key(self, run: Run, key: str) -> None:
-        """Until the end of the transaction nobody else gets this lock."""
-        ...
 
 
 class SqlQueue:
@@ -139,14 +91,14 @@ class SqlQueue:
     def enqueue(self, jobs: Sequence[NewJob], *, now: datetime) -> Sequence[QueuedJob]:
         refuse_unfit(jobs)
         named = [job if job.id else replace(job, id=self._ids.new()) for job in jobs]
-        return self._database.write(lambda run: self._put(run, named, now)) if named else []
+        return self._write(lambda run: self._put(run, named, now)) if named else []
 
     def _put(self, run: Run, jobs: Sequence[NewJob], now: datetime) -> list[QueuedJob]:
         first = {job.id: job for job in reversed(jobs)}
         outside = {before for job in jobs for before in job.after if before not in first}
         state = self._states(run, outside)
         rows = [self._row(job, sum(state.get(each, "") != "done" for each in set(job.after)), now) for job in jobs]
-        fresh = self._database.insert_jobs(run, rows)
+        fresh = {row[0] for row in self._database.insert(run, "queue_jobs", NEW, rows, returned="id")}
         stands_for = {} if len(fresh) == len(jobs) else self._twins(run, first, fresh)
         linked = [job for job in first.values() if job.id in fresh and job.after][::-1]
         if linked:
@@ -197,7 +149,9 @@ class SqlQueue:
             for before in after[job.id]:
                 if before not in state:
                     raise UnknownName("no such job", place=job.name, expected="the id of a job", got=before)
-        self._database.insert_links(run, [(before, id) for id, ids in after.items() for before in dict.fromkeys(ids)])
+        self._database.insert(
+            run, "queue_after", ("blocker", "job"), [(before, id) for id, ids in after.items() for before in dict.fromkeys(ids)]
+        )
         cancelled = (
             "UPDATE queue_jobs SET status = 'cancelled', ended = :now, because = :because, error = :error"
             f" WHERE id = :id AND status = 'waiting' RETURNING {_JOB}"
@@ -224,7 +178,7 @@ class SqlQueue:
             self._lose_after(run, [self._job(row) for row in ended], now)
             return self._named(run, ids)
 
-        return self._database.write(work) if ids else []
+        return self._write(work) if ids else []
 
     def retry(self, ids: Collection[str], *, now: datetime) -> Sequence[QueuedJob]:
         def work(run: Run) -> Sequence[QueuedJob]:
@@ -252,7 +206,7 @@ class SqlQueue:
                 run(again, status=status, blockers=blockers, ids=json.dumps(members))
             return self._named(run, ids)
 
-        return self._database.write(work) if ids else []
+        return self._write(work) if ids else []
 
     def _refuse_twins(self, run: Run, jobs: Collection[QueuedJob]) -> None:
         texts = Counter(job.dedupe for job in jobs if job.dedupe)
@@ -266,7 +220,7 @@ class SqlQueue:
 
     def pause(self, kind: str = "", *, paused: bool = True) -> None:
         add = "INSERT INTO queue_paused (kind) VALUES (:kind) ON CONFLICT DO NOTHING"
-        self._database.write(lambda run: run(add if paused else "DELETE FROM queue_paused WHERE kind = :kind", kind=kind))
+        self._write(lambda run: run(add if paused else "DELETE FROM queue_paused WHERE kind = :kind", kind=kind))
 
     # -- workers
     def claim(self, owner: str, offers: Offers, *, now: datetime, lease_s: float, runs: Collection[str] = ()) -> Lease | None:
@@ -280,7 +234,7 @@ class SqlQueue:
             row = run(_CLAIM, seq=seq, owner=owner, until=self._at(until), now=self._at(now))[0]
             return self._lease(self._job(row))
 
-        return self._database.write(work)
+        return self._write(work)
 
     def _next(self, run: Run, owner: str, offers: Offers, runs: Collection[str]) -> int | None:
         taken = run(
@@ -299,7 +253,7 @@ class SqlQueue:
             seq, key, at_once = found[0]
             if not at_once or not self._dialect.skipped:
                 return int(seq)
-            self._database.lock_key(run, key)
+            self._database.lock(run, f"queue/{key}")
             if run("SELECT count(*) FROM queue_jobs WHERE status = 'running' AND key = :key", key=key)[0][0] < at_once:
                 return int(seq)
         return None
@@ -320,7 +274,7 @@ class SqlQueue:
             run(seen, owner=lease.owner, until=self._at(until), half=self._at(half))
             return self._lease(self._job(rows[0]))
 
-        return self._database.write(work)
+        return self._write(work)
 
     def complete(self, lease: Lease, *, now: datetime, result: Any = None, cost: Mapping[str, float] | None = None) -> QueuedJob:
         told = encoded(result, "result", lease.job.name)
@@ -337,7 +291,7 @@ class SqlQueue:
                 run(update.format(locked=self._dialect.locked), id=lease.job.id, now=self._at(now))
             return self._job(rows[0])
 
-        return self._database.write(work)
+        return self._write(work)
 
     def fail(
         self,
@@ -369,15 +323,18 @@ class SqlQueue:
             run("UPDATE queue_jobs SET cost = :cost WHERE id = :id", id=job.id, cost=spent)
             return self._lose(run, job, status, told, now)
 
-        return self._database.write(work)
+        return self._write(work)
 
     def leave(self, owner: str) -> None:
-        self._database.write(lambda run: run("DELETE FROM queue_workers WHERE owner = :owner", owner=owner))
+        self._write(lambda run: run("DELETE FROM queue_workers WHERE owner = :owner", owner=owner))
 
     def advance(self, *, now: datetime) -> Sequence[QueuedJob]:
-        return self._database.write(lambda run: self._advance(run, now))
+        return self._write(lambda run: self._advance(run, now))
 
     # -- parts
+    def _write(self, work: Callable[[Run], T]) -> T:
+        return self._database.write(work, point="queue.write")
+
     def _advance(self, run: Run, now: datetime) -> Sequence[QueuedJob]:
         at = self._at(now)
         late, due, gone = run(_LOOK, now=at)[0]

@@ -205,7 +205,7 @@ class QueueDesk(Protocol):
 
         A job whose id is known is returned as it stands, whatever else the call says of it. In `after` the id of a job of the same call
         that was a duplicate means the one that it duplicates. A job after one that is lost is put in and cancelled at once.
-        Raises: DefinitionError(E1001) for what is no JSON or out of range, UnknownName(E1003) for an unknown id in `after`,
+        Raises: DefinitionError(E1001) for what is no JSON or out of range, or an id given twice, UnknownName(E1003) for an unknown id in `after`,
             CycleError(E1004), DuplicateJob(E5008); nothing is put in then.
         """
         ...
@@ -323,6 +323,8 @@ def refuse_unfit(jobs: Sequence[NewJob]) -> None:
         if job.at_once and not job.key:
             raise DefinitionError("a job is limited without a key", place=place, expected="key with at_once", got="none")
     graph = {job.id: job.after for job in jobs if job.id}
+    if len(graph) < sum(bool(job.id) for job in jobs):
+        raise DefinitionError("an id stands twice in one call", place="jobs", expected="one job for each id")
     try:
         TopologicalSorter(graph).prepare()
     except Circle as error:

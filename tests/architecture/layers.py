@@ -39,6 +39,7 @@ LIBRARIES = {
     "pyarrow": "ports/engine.py ports/source.py adapters craft run project/query.py testing",
     "adbc_driver_manager": "adapters/source",
     "adbc_driver_postgresql": "adapters/source",
+    "pg8000": "adapters/state/postgresql",
     "polars": "run/forms.py",
     "pandas": "run/forms.py",
     "python_calamine": "adapters/engine/duckdb",

@@ -94,13 +94,13 @@ class SqlQueue:
         return self._write(lambda run: self._put(run, named, now)) if named else []
 
     def _put(self, run: Run, jobs: Sequence[NewJob], now: datetime) -> list[QueuedJob]:
-        first = {job.id: job for job in reversed(jobs)}
-        outside = {before for job in jobs for before in job.after if before not in first}
+        named = {job.id: job for job in jobs}
+        outside = {before for job in jobs for before in job.after if before not in named}
         state = self._states(run, outside)
         rows = [self._row(job, sum(state.get(each, "") != "done" for each in set(job.after)), now) for job in jobs]
         fresh = {row[0] for row in self._database.insert(run, "queue_jobs", NEW, rows, returned="id")}
-        stands_for = {} if len(fresh) == len(jobs) else self._twins(run, first, fresh)
-        linked = [job for job in first.values() if job.id in fresh and job.after][::-1]
+        stands_for = {} if len(fresh) == len(jobs) else self._twins(run, named, fresh)
+        linked = [job for job in named.values() if job.id in fresh and job.after]
         if linked:
             after = {job.id: tuple(stands_for.get(each, each) for each in job.after) for job in linked}
             if len(fresh) < len(jobs):

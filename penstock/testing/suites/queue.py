@@ -107,7 +107,7 @@ def test_a_repeated_enqueue_finds_its_jobs(queue: Queue) -> None:
 
 
 def test_all_jobs_of_a_call_are_put_in_or_none(queue: Queue) -> None:
-    good = NewJob("x", "k")
+    good = NewJob("x", "k", id="good")
     for bad, error in (
         (NewJob("x", "k", {"x": object()}), DefinitionError),
         (NewJob("x", "k", {"x": float("nan")}), DefinitionError),
@@ -117,6 +117,7 @@ def test_all_jobs_of_a_call_are_put_in_or_none(queue: Queue) -> None:
         (NewJob("x", "k", priority=2**63), DefinitionError),
         (NewJob("x", "k", after=("nobody",)), UnknownName),
         (NewJob("x", "k", id="me", after=("me",)), CycleError),
+        (NewJob("x", "k", id="good"), DefinitionError),
     ):
         with pytest.raises(error):
             queue.enqueue([good, bad], now=START)
@@ -528,7 +529,7 @@ class _Pair(RuleBasedStateMachine):
                 results.append(_plain(call(queue)))
             except PenstockError as error:
                 results.append(type(error))
-        assert results[0] == results[1]
+        assert results[0] == results[1], f"{results[0]}\nis not\n{results[1]}"
         return results[0]
 
     @rule(seconds=st.sampled_from([-3600, -5, 1, 10, 30, 31]))

@@ -334,16 +334,23 @@ def refuse_unfit(jobs: Sequence[NewJob]) -> None:
 def encoded(value: Any, what: str, place: str) -> str:
     """A value as JSON text, ASCII only, so that any text comes back as it was. Raises: DefinitionError(E1001)."""
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return _JSON.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise DefinitionError(f"a job's {what} is not JSON", place=place, got=str(error)[:200]) from error
 
 
 def _text(value: str, what: str, place: str) -> None:
-    if "\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        plain = False
+    else:
+        plain = "\0" not in value
+    if not plain:
         raise DefinitionError(
             f"a job's {what} is no plain text", place=place, expected="text without NUL or half surrogates", got=f"{value!a}"
         )
 
 
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LARGEST = 2**62

@@ -31,6 +31,17 @@ class Postgres:
     user: str = "penstock"
     password: str = PASSWORD
     database: str = "postgres"
+    data: Path = Path()
+    settings: str = ""
+
+    def start(self) -> None:
+        """Starts the server again after `stop`."""
+        log = self.data.parent / "server.log"
+        _call([self.bin / "pg_ctl", "-D", self.data, "-l", log, "-w", "-t", "120", "-o", self.settings, "start"], log)
+
+    def stop(self, how: str = "fast") -> None:
+        """Stops the server: `fast` breaks connections off, `immediate` is a crash."""
+        _call([self.bin / "pg_ctl", "-D", self.data, "-m", how, "-w", "stop"], self.data.parent / "server.log")
 
     @property
     def url(self) -> str:
@@ -67,11 +78,12 @@ def _serving(home: Path) -> Iterator[Postgres]:
     identity = ["-U", "penstock", f"--pwfile={home / 'password'}", "--auth=scram-sha-256"]
     _call([binaries / "initdb", "-D", data, *identity, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"], log)
     settings = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
-    _call([binaries / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "120", "-o", settings, "start"], log)
+    server = Postgres(binaries, port, data=data, settings=settings)
+    server.start()
     try:
-        yield Postgres(binaries, port)
+        yield server
     finally:
-        _call([binaries / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], log)
+        server.stop()
 
 
 def _binaries(home: Path) -> Path:

@@ -67,12 +67,15 @@ class SqlQueue:
         where = [f"{what} = :{what}" for what in values]
         if ids is not None:
             where, values["ids"] = [*where, f"id {self._dialect.among('ids')}"], json.dumps(list(ids))
-        if status:
-            where.append("status IN (" + ", ".join(f"'{each}'" for each in STATUSES if each in status) + ")")
         if below is not None:
             where, values["below"] = [*where, "seq < :below"], below
-        condition = " AND ".join(where) or "1 = 1"
-        query = f"SELECT {_JOB} FROM queue_jobs WHERE {condition} ORDER BY seq DESC LIMIT :most"
+        parts = []
+        for n, term in enumerate(_terms(status)):
+            condition = " AND ".join([*where, term])
+            few = "" if term in _MANY else "+"  # sorts what an index of these gives, rather than go through all jobs in order
+            ordered = f"SELECT {_JOB} FROM queue_jobs WHERE {condition} ORDER BY {few}seq DESC LIMIT :most"
+            parts.append(f"SELECT {_JOB} FROM ({ordered}) AS part{n}")
+        query = " UNION ALL ".join(parts) + " ORDER BY seq DESC LIMIT :most"
         return [self._job(row) for row in self._database.read(query, **values, most=limit)]
 
     def counts(self, *, run: str = "") -> Mapping[Status, int]:
@@ -89,8 +92,8 @@ class SqlQueue:
 
     # -- users and the scheduler
     def enqueue(self, jobs: Sequence[NewJob], *, now: datetime) -> Sequence[QueuedJob]:
-        refuse_unfit(jobs)
         named = [job if job.id else replace(job, id=self._ids.new()) for job in jobs]
+        refuse_unfit(named)
         return self._write(lambda run: self._put(run, named, now)) if named else []
 
     def _put(self, run: Run, jobs: Sequence[NewJob], now: datetime) -> list[QueuedJob]:
@@ -486,6 +489,20 @@ _DONE = (
     "UPDATE queue_jobs SET status = 'done', ended = :now, until = NULL, error = NULL, result = :result, cost = :cost"
     f" WHERE id = :id AND epoch = :epoch AND status = 'running' RETURNING {_JOB}"
 )
+
+
+def _terms(status: Collection[Status]) -> list[str]:
+    """Conditions of which one holds for each job with one of the statuses, as the partial indexes answer them."""
+    if not status:
+        return [_MANY[0]]
+    terms = [f"status = '{each}'" for each in STATUSES if each in status and each not in LOST]
+    if lost := [each for each in LOST if each in status]:
+        terms.append(f"status IN {_LOST} AND status IN (" + ", ".join(f"'{each}'" for each in lost) + ")")
+    return terms
+
+
+#: What so many jobs fulfil that they are best read in order.
+_MANY = ("1 = 1", "status = 'done'")
 
 
 def _status(not_before: datetime | None, blockers: int, now: datetime) -> Status:

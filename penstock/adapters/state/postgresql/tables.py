@@ -173,7 +173,7 @@ class Tables:
                 host=where.host,
                 port=where.port,
                 database=where.database,
-                password=where.password,
+                password=where.password or "",
                 timeout=where.connect_timeout,
                 ssl_context=_SSL[where.sslmode](),
                 application_name="penstock",

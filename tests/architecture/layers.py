@@ -27,7 +27,7 @@ FLOORS = {
     "run": "ground spec graph ports plan craft",
     "project": "ground spec graph ports plan craft run",
     "cli": "ground spec graph ports plan craft run project",
-    "testing": "ground spec ports",
+    "testing": "ground spec graph ports plan craft run project",
     "": "ground spec graph ports plan craft run project",
 }
 

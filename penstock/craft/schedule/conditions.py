@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from typing import Any
 
-from penstock.craft.schedule.cron import between, newest
+from penstock.craft.schedule.cron import following, newest
 from penstock.ground.clock import from_iso, iso
 from penstock.ground.digest import digest
 from penstock.ground.errors import DefinitionError
@@ -113,10 +113,10 @@ def look(condition: Condition, facts: Facts, mark: Any) -> Sight:
 @look.register
 def _(condition: Cron, facts: Facts, mark: Any) -> Sight:
     since = from_iso(mark) if mark else facts.now
-    tick: datetime | None
-    if condition.catch_up == "all":
-        tick = next(between(condition.text, condition.tz, since, facts.now), None)
-    else:
+    tick = _first(condition.text, condition.tz, since)
+    if tick is None or tick > facts.now:
+        tick = None
+    elif condition.catch_up != "all":
         late = facts.now - GRACE if condition.catch_up == "none" else since
         tick = newest(condition.text, condition.tz, max(since, late), facts.now)
     return _ticked(f"{condition} ticked at", f"{condition} has not ticked since", tick, since, str(condition))
@@ -130,6 +130,12 @@ def _(condition: Every, facts: Facts, mark: Any) -> Sight:
     return _ticked(
         f"{condition} came round at", f"{condition} has not come round since", tick if tick > since else None, since, str(condition)
     )
+
+
+@lru_cache(maxsize=4096)
+def _first(text: str, tz: str, since: datetime) -> datetime | None:
+    """The first tick after a mark, which stays the same until something fires: an idle look costs nothing."""
+    return following(text, tz, since)
 
 
 def _ticked(yes: str, no: str, tick: datetime | None, since: datetime, name: str) -> Sight:
@@ -255,7 +261,7 @@ def evaluate(condition: Condition, facts: Facts, remembered: Mapping[str, Any]) 
     What is remembered of another condition (the automation was changed) counts as nothing.
     Raises: DefinitionError(E1001) for a kind that nobody registered.
     """
-    definition = digest(as_json(condition))
+    definition = _definition(condition)
     old = remembered if remembered.get("of") == definition else {}
     seen = _look(condition, facts, old.get("marks", {}), "0")
     before = old.get(_FIRED, [])
@@ -269,6 +275,11 @@ def evaluate(condition: Condition, facts: Facts, remembered: Mapping[str, Any]) 
     if not yes:
         return Fired(False, why, made)
     return Fired(True, why, made, tuple(sorted(seen.live)), _handed(seen.data), seen.at or facts.now)
+
+
+@lru_cache(maxsize=4096)
+def _definition(condition: Condition) -> str:
+    return digest(as_json(condition))
 
 
 def _handed(data: tuple[Any, ...]) -> Any:

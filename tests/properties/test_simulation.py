@@ -67,9 +67,9 @@ class Unfenced(MemoryState):
         return super().claim(name, owner, now=now, lease_s=lease_s)
 
 
-def broken(make: Callable[[], MemoryState], seeds: int = 150) -> str:
-    """What the first story that does not hold tells, "" if all hold."""
-    for seed in range(seeds):
+def broken(make: Callable[[], MemoryState], first: int = 0) -> str:
+    """What the first story that does not hold tells, "" if 1,500 hold."""
+    for seed in range(first, first + 1500):
         try:
             simulate(seed, make())
         except Broken as error:
@@ -84,7 +84,7 @@ def test_two_schedulers_at_once_are_found() -> None:
 
 
 def test_a_journal_that_two_write_is_found() -> None:
-    assert "in the journal twice" in broken(lambda: Unfenced("flow:"), 2000)
+    assert "in the journal twice" in broken(lambda: Unfenced("flow:"), 690)  # two must go on with one flow at once: about one seed in 700
 
 
 def test_a_firing_queued_under_another_id_each_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,8 @@ from penstock.testing.clock import START, ManualClock, SeededIds
 from penstock.testing.states import MemoryState
 
 T = TypeVar("T")
+#: The URL of the state that a project has when it says nothing.
+EMBEDDED = "sqlite://"
 #: Seconds of a worker's lease.
 WORK_S = 15.0
 #: How many turns the trouble takes, and how many may pass until all is quiet after it.
@@ -440,17 +442,19 @@ def _expect(holds: bool, what: str, got: Any) -> None:
 # -- running it -----------------------------------------------------------------------------------------------------
 @contextmanager
 def states(kind: str) -> Iterator[Callable[[int], State]]:
-    """Makes a new state for a seed, `memory` or a kind of state in a file; in a memory-backed folder where there is one, so that a sync
-    costs nothing."""
+    """Makes a new state for a seed: the one in memory for `memory`, else what a URL such as EMBEDDED opens.
+
+    Files are in a memory-backed folder where there is one, so that a sync costs nothing.
+    """
     if kind == "memory":
         yield lambda seed: MemoryState()
         return
     shared = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
-    adapter = adapter_class("state", f"{kind}://")
+    adapter = adapter_class("state", kind)
     context = Context(folder / "project", ManualClock(), SeededIds(), lambda name: "")
     try:
-        yield lambda seed: adapter.open(f"{kind}:///{seed}.db", context)
+        yield lambda seed: adapter.open(f"{kind}/{seed}.db", context)
     finally:
         shutil.rmtree(folder)
 
@@ -473,7 +477,7 @@ def simulate(seed: int, state: State) -> World:
     return world
 
 
-def run_seeds(seeds: Iterable[int], *, kind: str = "sqlite") -> Counter[str]:
+def run_seeds(seeds: Iterable[int], *, kind: str = EMBEDDED) -> Counter[str]:
     """Simulates seeds one after the other; gives how often what happened, over all. Raises: Broken."""
     told: Counter[str] = Counter()
     with states(kind) as new:
@@ -491,7 +495,7 @@ def run_seeds(seeds: Iterable[int], *, kind: str = "sqlite") -> Counter[str]:
 
 def main(arguments: list[str]) -> None:
     """Replays a seed and prints its story."""
-    seed, kind = int(arguments[0]), (arguments[1] if len(arguments) > 1 else "sqlite")
+    seed, kind = int(arguments[0]), (arguments[1] if len(arguments) > 1 else EMBEDDED)
     with states(kind) as new:
         state = new(seed)
         try:

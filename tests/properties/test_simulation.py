@@ -16,7 +16,7 @@ import pytest
 
 from penstock.ports.state import Claim
 from penstock.run import scheduler
-from penstock.testing.simulation import Broken, Chance, main, run_seeds, simulate, states
+from penstock.testing.simulation import EMBEDDED, Broken, Chance, main, run_seeds, simulate, states
 from penstock.testing.states import MemoryState
 
 SEEDS, PARTS = 1000, 8
@@ -24,7 +24,7 @@ SEEDS, PARTS = 1000, 8
 
 def part(number: int) -> Counter[str]:
     """Every eighth seed: on SQLite half of the parts, on the reference the others."""
-    return run_seeds(range(number, SEEDS, PARTS), kind="memory" if number % 2 else "sqlite")
+    return run_seeds(range(number, SEEDS, PARTS), kind="memory" if number % 2 else EMBEDDED)
 
 
 def test_a_thousand_stories_hold() -> None:
@@ -38,7 +38,7 @@ def test_a_thousand_stories_hold() -> None:
 def test_a_seed_is_the_same_story_each_time(capsys: pytest.CaptureFixture[str]) -> None:
     main(["7", "memory"])
     first = capsys.readouterr().out
-    main(["7", "sqlite"])
+    main(["7"])
     assert capsys.readouterr().out == first
     assert "all holds" in first
 
@@ -111,7 +111,7 @@ def test_a_firing_that_is_not_queued_after_a_crash_is_found(monkeypatch: pytest.
 
 
 def test_states_are_new_for_each_seed() -> None:
-    with states("sqlite") as new:
+    with states(EMBEDDED) as new:
         one, two = new(1), new(2)
         one.append("x", "y", {}, at=datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
         assert two.heads("x") == {}

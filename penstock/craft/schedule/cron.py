@@ -33,8 +33,8 @@ def ticks(text: str, tz: str, after: datetime) -> Iterator[datetime]:
     Source: own, by cronsim's days; `tests/unit/test_cron.py` holds it against a walk over every minute.
     """
     zone = ZoneInfo(tz)
-    moved = (after - _LONGEST_MOVE).astimezone(zone).utcoffset() != after.astimezone(zone).utcoffset()
-    start = after.astimezone(zone).replace(tzinfo=None) - (_LONGEST_MOVE if moved else timedelta(0))
+    near = {(after + move).astimezone(zone).utcoffset() for move in (-_LONGEST_MOVE, timedelta(0), _LONGEST_MOVE)}
+    start = after.astimezone(zone).replace(tzinfo=None) - (_LONGEST_MOVE if len(near) > 1 else timedelta(0))
     minute, hour = text.split()[:2]
     moments = _times_of_day if not (minute.startswith("*") or hour.startswith("*")) else _rhythm
     last = after.astimezone(UTC)

@@ -29,7 +29,7 @@ from penstock.spec.models import Kind
 __all__ = ["KINDS", "Finding", "Sample", "detect", "from_record"]
 
 #: Rows that columns are judged on at most, by chance of the seed. Duplicates, groups, keys and known times are looked at in all.
-MOST_ROWS = 200_000
+MOST_ROWS = 100_000
 #: Labelled rows below which columns are not judged.
 LEAST_ROWS = 100
 #: An entity: values, rows a value, share of test rows seen in training, and how well its training rows tell its test rows.
@@ -52,7 +52,7 @@ def detect(
     """The leaks found, the surest kinds first; a column is named once, by the first kind that it shows.
 
     Shapes:  train (n rows) and test (m rows) with the same columns; rows without a label are left out.
-    Cost:    O(columns x rows log rows); columns are judged on 200,000 rows at most, pairs of 40 numbers tried on 3,000.
+    Cost:    O(columns x rows log rows); columns are judged on 100,000 rows at most, pairs of 40 numbers tried on 3,000.
     Order:   aggregates of the row's own label are looked for in the order of `at`, without it in the order of the rows.
     Args:    columns: raw feature columns, as they are before encoding.
              group: a column whose values must not stand on both sides.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,9 @@ LEAST_MINORITY, LEAST_ROWS = 20, 100
 EXCEPTIONS = 0.002
 #: Steps of the label along a column that still are a definition; each one more wants so many rows of the rarest class more.
 MOST_STEPS, ROWS_A_STEP = 3, 50
-#: A gap at a step that is so many times the usual distance of neighbours lies between clusters, not at a threshold.
-WIDE_GAP = 6.0
+#: A gap at a step that is so many times the median distance of neighbours lies between clusters, not at a threshold; of values on
+#: a grid, and of others, whose gap around a threshold is longer than twelve medians by chance in one case of 500.
+WIDE_ON_GRID, WIDE_GAP = 6.0, 12.0
 #: Squared rank correlation above which a number is a monotone copy.
 MONOTONE = 0.9998
 #: Share of rows on which a column and the label are equal or in one proportion, where both have many values.
@@ -86,10 +88,16 @@ def _one_threshold(table: Ints) -> tuple[Ints, int]:
 def _described(x: Floats, distinct: Floats, labels: Ints, of: Target, place: Ints) -> Exact:
     at = np.flatnonzero(np.diff(labels))
     gaps = np.diff(distinct)
-    dense = all(gaps[i] <= WIDE_GAP * float(np.median(gaps[max(0, i - 10) : i + 11])) for i in at)
+    dense = all(_narrow(gaps, i) for i in at)
     cuts = ", ".join(f"{distinct[i + 1]:.6g}" for i in at)
     words = f"the label is {of.names[labels[0]]} below {cuts}" + (f" and {of.names[labels[-1]]} from there" if len(at) == 1 else "")
     return Exact(words, dense and min(at[0] + 1, len(distinct) - at[-1] - 1) >= 8, labels[place] == of.codes)
+
+
+def _narrow(gaps: Floats, at: Any) -> bool:
+    """Whether a gap is like those around it."""
+    quarter, median = np.quantile(gaps[max(0, at - 10) : at + 11], [0.25, 0.5])
+    return bool(gaps[at] <= (WIDE_ON_GRID if median < 1.01 * quarter else WIDE_GAP) * median)
 
 
 def _same(x: Floats, y: Floats) -> Exact | None:

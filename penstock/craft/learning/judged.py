@@ -29,12 +29,15 @@ from penstock.craft.learning.telling import (
     rest,
     sort_of,
     told,
+    told_onward,
     views,
 )
 from penstock.spec.models import Kind
 
 #: Told from here on a column is suspected and not counted among the rest; of classes, of a number.
 SUSPECT = {True: 0.6, False: 0.9}
+#: Columns that may be suspected for what they tell; where more tell as much, they are measures of one honest thing.
+MOST_SUSPECTS = 3
 #: Told from here on a column alone is implausible, if the rest is far behind; of classes, of a number.
 #: A class told by an honest number of AUC 0.97 is told by 0.7, of AUC 0.99 by 0.85; a number by its own last value by 0.95.
 IMPLAUSIBLE = {True: 0.85, False: 0.985}
@@ -42,6 +45,8 @@ IMPLAUSIBLE = {True: 0.85, False: 0.985}
 LEFT, MOST_REST, MOST_REST_EXACT = 0.35, 0.8, 0.9
 #: Values that stand for one class: purity, rows, their share of the class, the class's share, what the rest may give it there.
 PURE, PURE_ROWS, PURE_COVER, PURE_SHARE, PURE_REST = 0.995, 30, 0.25, 0.6, 0.8
+#: A number of so few values has values of their own.
+FEW_VALUES = 3
 #: Whether a column is null tells so much and leaves so much of what the rest leaves.
 TELLING_NULLS, LEFT_BY_NULLS = 0.5, 0.6
 #: An identifier tells so much, and so much more than the row's own time; of classes, of a number.
@@ -50,6 +55,8 @@ TELLING_ID, BEYOND_TIME, LEFT_BY_ID = {True: 0.25, False: 0.4}, 0.2, 0.75
 LATER, TELLING_DISTANCE = 0.05, 0.25
 #: A column tells the sides apart, and the label.
 TELLING_SIDE, TELLING_BOTH = 0.97, 0.3
+#: Training rows held out are told so well, and test rows at most so much of that; rows on each side.
+BY_HEART, HONEST_PART, LEAST_BY_HEART = 0.35, 0.6, 200
 #: Pairs that are said at most.
 MOST_PAIRS = 5
 
@@ -150,13 +157,14 @@ class Judged:
     @cached_property
     def suspects(self) -> frozenset[str]:
         """Columns that may be leaks, and so are not counted among the rest."""
-        by_told = {name for name, seen in self.seen.items() if any(s.told >= SUSPECT[self.of.of_classes] for s in seen)}
+        alone = {name: max((s.told for s in seen), default=0.0) for name, seen in self.seen.items()}
+        by_told = {n for n in sorted(alone, key=lambda n: -alone[n])[:MOST_SUSPECTS] if alone[n] >= SUSPECT[self.of.of_classes]}
         nulls = {name for name, seen in self.seen.items() if any(s.view.how == "presence" and s.told >= TELLING_NULLS for s in seen)}
         pure = {
             name for name, seen in self.seen.items() if any(_pure(s.view, self.of, self.half) for s in seen if _of_values(s.view, self.of))
         }
         ids = {name for name in self.rows.columns if self.identifies(name)}
-        return frozenset(by_told | nulls | pure | ids | set(self.exact))
+        return frozenset(by_told | nulls | pure | ids | {name for name, way in self.exact.items() if way.dense})
 
     def rest(self, *without: str) -> Rest:
         """What the columns that are not suspected tell, without some more."""
@@ -177,6 +185,32 @@ class Judged:
     def told_by_time(self) -> float:
         """What the rows' own time tells; 0 without one."""
         return told(bins(self.rows.times), self.of, self.half) if self.rows.times is not None else 0.0
+
+    @cached_property
+    def groups(self) -> dict[str, Ints]:
+        """Columns by which rows come in groups, at most six, those of the most groups: codes from 1, 0 for null."""
+        table, n, found = self.rows.table, len(self.of), {}
+        for name in dict.fromkeys((*self.rows.columns, *filter(None, (self.rows.group,)))):
+            kind = table.column(name).type
+            if sort_of(kind) == "text" or pa.types.is_integer(kind):
+                codes = coded_texts(table.column(name).cast(pa.string())).codes + 1
+                if own_label.LEAST_GROUPS <= len(np.unique(codes)) <= n // 2:
+                    found[name] = codes
+        return dict(sorted(found.items(), key=lambda item: -len(np.unique(item[1])))[:6])
+
+    @cached_property
+    def told_by_past(self) -> float:
+        """What the label of the row before tells, in time order, of all rows or of a group's; 0 without times."""
+        if self.rows.times is None:
+            return 0.0
+        y = self.of.codes + 1 if self.of.of_classes else bins(self.of.values)
+        best = 0.0
+        for group in (np.ones(len(y), np.int64), *self.groups.values()):
+            order = np.lexsort((self.rows.times, group))
+            before: Ints = np.zeros(len(y), np.int64)
+            before[order[1:]] = np.where(np.diff(group[order]) == 0, y[order[:-1]], 0)
+            best = max(best, told(before, self.of, self.half))
+        return best
 
     def identifies(self, name: str) -> bool:
         """Whether a column numbers the rows: whole numbers that are all different and lie close, or texts that are all different."""
@@ -285,7 +319,7 @@ def powerful(judged: Judged) -> Iterator[Finding]:
         best = max(seen, key=lambda s: s.told, default=None)
         if best is None or name not in judged.suspects:
             continue
-        if best.told >= IMPLAUSIBLE[judged.of.of_classes] and beyond(best.told, judged.rest().told):
+        if best.told >= IMPLAUSIBLE[judged.of.of_classes] and beyond(best.told, max(judged.rest().told, judged.told_by_past)):
             reason = f"{best.view.text} alone takes away {best.told:.0%} of the label's uncertainty, all columns not suspected {judged.rest().told:.0%}"
             yield judged.finding("power", (name,), best.told, reason, judged.right(best.view))
             continue
@@ -345,8 +379,9 @@ class _Pure:
 
 def _of_values(view: View, of: Target) -> bool:
     """Whether a view is of values of their own; single values of a number are not, for whose tails honestly stand for a class."""
-    own = not view.graded and not view.how.endswith("single values")
-    return of.of_classes and own and len(np.unique(view.codes)) <= max(2, len(of) // 20)
+    if not of.of_classes or view.how.endswith("single values"):
+        return False
+    return len(np.unique(view.codes)) <= (FEW_VALUES if view.graded else max(2, len(of) // 20))
 
 
 def _pure(view: View, of: Target, half: Flags) -> _Pure | None:
@@ -378,16 +413,7 @@ def _implausibly_pure(judged: Judged, view: View) -> _Pure | None:
 
 def own_labelled(judged: Judged) -> Iterator[Finding]:
     """Columns that are aggregates of labels and count the row's own, over training rows or over all."""
-    table, n = judged.rows.table, len(judged.of)
-    names = [*judged.rows.columns, *([judged.rows.group] if judged.rows.group and judged.rows.group not in judged.rows.columns else [])]
-    groups: dict[str, Ints] = {}
-    for name in names:
-        sort = sort_of(table.column(name).type)
-        if sort == "text" or (sort == "number" and pa.types.is_integer(table.column(name).type)):
-            codes = coded_texts(table.column(name).cast(pa.string())).codes + 1
-            if own_label.LEAST_GROUPS <= len(np.unique(codes)) <= n // 2:
-                groups[name] = codes
-    groups = dict(sorted(groups.items(), key=lambda item: -len(np.unique(item[1])))[:6])
+    n, groups = len(judged.of), judged.groups
     found: dict[str, own_label.OwnLabel] = {}
     exact = judged.exact
     numeric = {name: x for name, x in judged.numeric.items() if name not in exact and name not in groups}
@@ -451,4 +477,27 @@ def siding(judged: Judged) -> Iterator[Finding]:
                 break
 
 
-RULES = (copied, own_labelled, present, numbered_rows, later, powerful, paired, siding)
+def learnt_by_heart(judged: Judged) -> Iterator[Finding]:
+    """Columns that tell training rows far better than test rows, and did so to the last training row.
+
+    So does a score of a model that had learnt the training labels. Where the world drifts, the newest training rows are told worse
+    as well.
+    """
+    n, train = len(judged.of), judged.rows.train
+    if not min(train, n - train) >= LEAST_BY_HEART:
+        return
+    rows = np.arange(n)
+    whole = (rows < train, rows >= train)
+    newest = (rows < train * 3 // 4, (rows >= train * 3 // 4) & (rows < train))
+    for name, seen in judged.seen.items():
+        for one in seen[:1]:
+            if one.told < BY_HEART / 2:
+                continue
+            inside, outside = (told_onward(one.view.codes, judged.of, *sides) for sides in (newest, whole))
+            by_luck = 3 * float(np.sqrt(1 / newest[1].sum() + 1 / (n - train)))
+            if inside >= BY_HEART and outside <= min(HONEST_PART * inside, inside - by_luck):
+                reason = f"{one.view.text} takes away {inside:.0%} of the label's uncertainty in training rows held out, and {outside:.0%} in test rows"
+                yield judged.finding("power", (name,), inside, reason, judged.right(one.view) & whole[0])
+
+
+RULES = (copied, own_labelled, present, numbered_rows, later, powerful, paired, siding, learnt_by_heart)

@@ -278,6 +278,12 @@ def told(codes: Ints, of: Target, half: Flags) -> float:
     return skill(guess, of)
 
 
+def told_onward(codes: Ints, of: Target, learnt: Flags, asked: Flags) -> float:
+    """The same, learnt on some rows and asked on others."""
+    guess = means(codes[learnt], of.Y[learnt], int(codes.max()) + 1)[codes[asked]]
+    return skill(guess, of.taken(asked))
+
+
 def skill(guess: Floats, of: Target) -> float:
     """One minus the squared error over that of the mean, in [0, 1]."""
     spread = float(np.sum((of.Y - of.Y.mean(0)) ** 2))

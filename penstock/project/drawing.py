@@ -303,7 +303,7 @@ def _confusion_svg(classes: Sequence[str], counts: Sequence[Sequence[float]]) ->
         for j, c in enumerate(classes)
     ]
     foot = tag("text", "predicted across, labels down", x=left, y=top + side + 14, class_="s")
-    size = left + max(side, 150) + 8, top + side + 22
+    size = left + max(side, 176) + 8, top + side + 22
     return tag(
         "svg",
         cells,

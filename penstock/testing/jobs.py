@@ -129,14 +129,22 @@ def hang(payload: Payload) -> None:
     time.sleep(_EVER)
 
 
+def polite(payload: Payload) -> None:
+    """Leaves by an exception when it is asked to end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    hang(payload)
+
+
 def spin(payload: Payload) -> NoReturn:
     while True:
         pass
 
 
 def hog(payload: Payload) -> int:
-    """Holds more and more memory, up to `most` bytes."""
-    held = []
+    """Holds more and more memory, up to `most` bytes; with `keep`, also after it failed."""
+    held: list[bytearray] = []
+    if payload.get("keep"):
+        globals()["kept"] = held
     for _ in range(payload["most"] >> 20):
         held.append(bytearray(1 << 20))
     return len(held)

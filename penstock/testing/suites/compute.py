@@ -317,7 +317,7 @@ def test_a_running_task_is_not_waited_for_longer_than_asked(isolated: Compute, t
 
 
 # -- limits and kills -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("call", "payload"), [("hang", {}), ("spin", {}), ("hang", {"stubborn": True})])
+@pytest.mark.parametrize(("call", "payload"), [("hang", {}), ("spin", {}), ("hang", {"stubborn": True}), ("polite", {})])
 def test_time_is_limited(compute: Compute, call: str, payload: dict[str, Any]) -> None:
     if not compute.capabilities.time_limit:
         return
@@ -328,12 +328,13 @@ def test_time_is_limited(compute: Compute, call: str, payload: dict[str, Any]) -
     assert compute.capabilities.several_machines or (handle.pid is not None and gone(handle.pid))
 
 
-@pytest.mark.parametrize("call", ["hog", "native_hog"])
-def test_memory_is_limited(compute: Compute, call: str) -> None:
+@pytest.mark.parametrize(("call", "keep"), [("hog", False), ("hog", True), ("native_hog", False)])
+def test_memory_is_limited(compute: Compute, call: str, keep: bool) -> None:
     if not compute.capabilities.memory_limit:
         return
-    ended = run(compute, call, {"most": 1000 * MB}, limits=Limits(memory_bytes=100 * MB))
+    ended = run(compute, call, {"most": 1000 * MB, "keep": keep}, limits=Limits(memory_bytes=100 * MB))
     assert (ended.status, error_of(ended)["code"]) == ("memory", "E5003")
+    assert str(100 * MB) in error_of(ended)["expected"]
     assert (ended.cost.peak_memory_bytes or 0) < 180 * MB
     assert run(compute, call, {"most": 60 * MB}, limits=Limits(memory_bytes=100 * MB)).status == "done"
 

@@ -1,4 +1,5 @@
-"""Tasks in processes of their own on this machine, forked from a server that has loaded what they need. Linux only.
+"""Tasks in processes of their own on this machine, forked from a server that has loaded what they need. Linux 5.3 and
+newer only.
 
 See `docs/decisions/010` for why the server is our own. Elsewhere than on Linux opening is refused: fork, limits and the death of a parent
 work otherwise there, and none of it is tested.
@@ -21,7 +22,7 @@ from signal import SIGABRT, SIGBUS, SIGKILL, SIGSEGV, Signals
 from typing import Any
 from urllib.parse import parse_qsl
 
-from penstock.adapters.compute.process.link import Link, Patience
+from penstock.adapters.compute.process.link import Link, Patience, import_path
 from penstock.adapters.compute.process.sheet import ASKED, new_sheet, read_answer, state_of
 from penstock.ground.calls import check_call, encoded
 from penstock.ground.clock import Clock
@@ -139,16 +140,19 @@ class ProcessCompute:
         self._installed: tuple[tuple[str, int], ...] = ()
         self._avoided: set[str] = set()
         self._made = 0
+        self._owner = os.getpid()
         self._closed = False
 
     @classmethod
     def open(cls, url: str, context: Context) -> ProcessCompute:
         """`process://?preload=numpy,duckdb&grace_s=5&result_bytes=16777216&gpus=0,1&idle_s=60`; each may be an option too.
 
-        Raises: SettingsError(E7001), Unsupported(E4007) elsewhere than on Linux.
+        Raises: SettingsError(E7001), Unsupported(E4007) elsewhere than on Linux 5.3 or newer.
         """
-        if sys.platform != "linux":
-            raise Unsupported("processes are started in the way of Linux only", place=url, got=sys.platform, hint="use inline://")
+        if not _has_pidfds():
+            raise Unsupported(
+                "processes are watched in the way of Linux only", place=url, expected="Linux 5.3", got=sys.platform, hint="use inline://"
+            )
         options = _options(url, context.options)
         options.setdefault("gpus", _devices())
         waits = {name: options.pop(name) for name in list(options) if name in _WAITS}
@@ -160,7 +164,9 @@ class ProcessCompute:
         _check_limits(task.limits, len(self._devices), task.call)
         with self._lock:
             if self._closed:
-                raise PenstockError("the compute is closed", place=task.id)
+                raise JobCancelled("the compute is closed", place=task.id)
+            if os.getpid() != self._owner:
+                raise Unsupported("a compute is of the process that opened it", place=task.id, hint="open one in this process")
             self._made += 1
             cpus = _least_used(self._cpus, task.limits.cores) if task.limits.cores is not None else ()
             devices = _least_used(self._devices, task.limits.gpus)
@@ -184,7 +190,8 @@ class ProcessCompute:
     def warm(self) -> None:
         with self._lock:
             if not self._closed:
-                self._link(bare=False)
+                with suppress(OSError):  # whatever it is, the next start tells
+                    self._link(bare=False)
 
     def cancel(self, handle: ProcessHandle) -> None:
         with self._lock:
@@ -201,6 +208,8 @@ class ProcessCompute:
                 handle.cancelled = True
             links = list(self._links)
             for link in links:
+                if not link.ready:
+                    link.kill()
                 with suppress(OSError):
                     link.send({"do": "close"})
         for link in links:
@@ -292,15 +301,21 @@ class ProcessCompute:
                 self._ended(handle, message)
 
     def _ended(self, handle: ProcessHandle, message: dict[str, Any]) -> None:
-        cost = _cost(message)
         said = read_answer(handle.sheet)
-        never_began = state_of(handle.sheet) == ASKED
-        if said is not None:
-            self._finish(handle, said["status"], said.get("error"), cost, said.get("result"))
-        elif message["why"] == "hung" or (never_began and message["how"] == "fork"):
+        asked_to_end = message["why"] in ("timeout", "cancelled")
+        if said is not None and (said["status"] == "done" or not asked_to_end):
+            self._answered(handle, said, _cost(message))
+        elif message["why"] == "hung" or (message["how"] == "fork" and state_of(handle.sheet) == ASKED):
             self._again(handle, message["why"])
         else:
-            self._finish(handle, *_verdict(handle.task, message), cost)
+            self._finish(handle, *_verdict(handle.task, message), _cost(message))
+
+    def _answered(self, handle: ProcessHandle, said: dict[str, Any], cost: Cost) -> None:
+        error: Any = said.get("error")
+        limit = handle.task.limits.memory_bytes
+        if said["status"] == "memory" and limit is not None and not error["expected"]:
+            error["expected"] = f"up to {limit} bytes"
+        self._finish(handle, said["status"], error, cost, said.get("result"))
 
     def _lost(self, link: Link) -> None:
         """A server is gone, and with it the processes of its tasks."""
@@ -315,7 +330,7 @@ class ProcessCompute:
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(handle.pid, SIGKILL)
                 if (said := read_answer(handle.sheet)) is not None:
-                    self._finish(handle, said["status"], said.get("error"), Cost(0.0), said.get("result"))
+                    self._answered(handle, said, Cost(0.0))
                 elif state_of(handle.sheet) == ASKED:
                     self._again(handle, "the server that starts processes ended")
                 elif handle.cancelled:
@@ -355,7 +370,7 @@ def _request(task: Task, devices: Sequence[str]) -> dict[str, Any]:
         "call": task.call,
         "payload": task.payload,
         "environment": {**environment(), "CUDA_VISIBLE_DEVICES": ",".join(devices), **threads, **task.environment},
-        "path": [*map(os.fspath, task.path), *sys.path],
+        "path": [*map(os.fspath, task.path), *import_path()],
         "folder": folder,
     }
 
@@ -390,10 +405,18 @@ def _signal_name(code: int) -> str:
         return f"signal {code}"
 
 
+def _has_pidfds() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
 def _installed() -> tuple[tuple[str, int], ...]:
     """Folders that modules are imported from, with the moment of their last change: installing and removing a package changes it."""
     found = []
-    for folder in dict.fromkeys(sys.path):
+    for folder in dict.fromkeys(import_path()):
         if folder.endswith(("site-packages", "dist-packages")):
             with suppress(OSError):
                 found.append((folder, os.stat(folder).st_mtime_ns))

@@ -20,8 +20,6 @@ from penstock.ground.environ import replace_environment
 #: Loaded before the fork.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
-#: What a task above its memory limit may still take to tell that, in bytes.
-_LAST_WORDS_BYTES = 64 << 20
 #: The kernel takes a task first when the machine has no memory left; 0 to 1000.
 _OUT_OF_MEMORY_SCORE = 500
 

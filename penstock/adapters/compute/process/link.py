@@ -26,6 +26,11 @@ _CODE = (
 )
 
 
+def import_path() -> list[str]:
+    """Where this process imports from; what imports pass over is left out."""
+    return [folder for folder in sys.path if isinstance(folder, str)]
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long what is waited for, in seconds.
@@ -70,7 +75,7 @@ class Link:
         self._sending = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_split(patience.silence_s)))
-        told = {"path": sys.path, "control": theirs.fileno(), "owner": os.getpid(), "modules": list(modules)}
+        told = {"path": import_path(), "control": theirs.fileno(), "owner": os.getpid(), "modules": list(modules)}
         told |= {"idle_s": patience.idle_s, "begin_s": patience.begin_s}
         with theirs:
             self.process = subprocess.Popen(

@@ -284,8 +284,14 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _children() -> set[int]:
-    """This process's. What is adopted becomes a child of the first thread, which is also the one that forks."""
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    """This process's. What is adopted becomes a child of the first thread, which is also the one that forks.
+
+    A kernel that does not list them (without CONFIG_PROC_CHILDREN) leaves alone what hides in a session of its own.
+    """
+    try:
+        return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    except FileNotFoundError:
+        return set()
 
 
 def _bytes_of(pid: int) -> tuple[int | None, int | None]:

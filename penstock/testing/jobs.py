@@ -203,8 +203,11 @@ def orphan(payload: Payload) -> int:
         time.sleep(_EVER)
         os._exit(0)
     pid = int(os.read(read, 20))
-    if payload.get("then") == "crash":
-        Path(payload["file"]).write_text(str(pid))
+    if payload.get("then") in ("crash", "hang"):
+        Path(payload["file"] + ".draft").write_text(str(pid))
+        Path(payload["file"] + ".draft").rename(payload["file"])
+        if payload["then"] == "hang":
+            hang({})
         os.kill(os.getpid(), signal.SIGKILL)
     return pid
 

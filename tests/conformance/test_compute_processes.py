@@ -60,6 +60,16 @@ def wait_for_end(pid: int) -> None:
         assert ready or gone(pid), f"{pid} still runs"
 
 
+def born_with(variable: str) -> list[int]:
+    """Processes that still run and were started, or forked from one that was started, with a variable."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(OSError):
+            if variable.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and not gone(pid):
+                found.append(pid)
+    return found
+
+
 def wait_for(path: Path, compute: ProcessCompute) -> None:
     """Returns when a file is there; tasks of the compute pass the time."""
     for _ in range(10_000):
@@ -84,16 +94,22 @@ def test_a_killed_server_is_a_crash_of_what_ran_and_is_started_again(new: NewCom
     assert place(compute)["parent"] != server
 
 
-def test_processes_of_a_task_end_with_a_killed_server(new: NewCompute, tmp_path: Path) -> None:
-    compute = new()
+@pytest.mark.parametrize("kind", ["program", "fork", "hidden fork", "hidden program"])
+def test_processes_of_a_task_end_with_a_killed_server(new: NewCompute, tmp_path: Path, kind: str) -> None:
+    compute, file = new(), tmp_path / "pid"
     server = place(compute)["parent"]
-    code = f"import os, pathlib, time; p = pathlib.Path({str(tmp_path / 'pid')!r}); p.with_suffix('.draft').write_text(str(os.getpid()))"
-    code += "; p.with_suffix('.draft').rename(p); time.sleep(600)"
-    handle = compute.start(task("program", {"command": [sys.executable, "-c", code]}))
-    wait_for(tmp_path / "pid", compute)
+    hide = "import os, pathlib, sys, time; os.fork() and sys.exit(); os.setsid(); " if "hidden" in kind else "import os, pathlib, time; "
+    code = (
+        f"{hide}p = pathlib.Path({str(file)!r}); d = p.with_suffix('.draft'); d.write_text(str(os.getpid())); d.rename(p); time.sleep(600)"
+    )
+    if "program" in kind:
+        handle = compute.start(task("program", {"command": [sys.executable, "-c", code]}))
+    else:
+        handle = compute.start(task("orphan", {"hidden": "hidden" in kind, "then": "hang", "file": str(file)}))
+    wait_for(file, compute)
     os.kill(server, signal.SIGKILL)
     assert end_of(handle).status == "crashed"
-    wait_for_end(int((tmp_path / "pid").read_text()))
+    wait_for_end(int(file.read_text()))
 
 
 def test_a_task_that_had_not_begun_is_started_by_the_next_server(new: NewCompute) -> None:
@@ -114,6 +130,18 @@ def test_a_stopped_server_is_killed_after_a_while(new: NewCompute, tmp_path: Pat
     waiting = compute.start(task("add", {"a": 1, "b": 1}))
     assert end_of(waiting).result == 2
     assert end_of(running).status == "crashed"
+    wait_for_end(server)
+
+
+def test_a_server_that_was_stopped_while_it_had_nothing_to_do_is_killed(new: NewCompute) -> None:
+    """Nothing is asked of it for longer than it may be silent; then it is stopped, and a task comes."""
+    compute = new(silence_s=0.5)
+    server = place(compute)["parent"]
+    with compute._lock:  # its listener has heard all, and waits for more
+        listener = compute._links[0].thread
+    listener.join(1.0)
+    os.kill(server, signal.SIGSTOP)
+    assert run(compute, "add", {"a": 1, "b": 1}).result == 2
     wait_for_end(server)
 
 
@@ -271,8 +299,10 @@ CALLS: tuple[tuple[str, dict[str, Any], set[str]], ...] = (
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_every_task_ends_once_whatever_is_killed(new: NewCompute, tmp_path: Path, seed: int) -> None:
-    """Eight threads start tasks of all kinds, cancel some, and kill servers and tasks at random; each task ends as it may, and none hangs."""
+def test_every_task_ends_once_whatever_is_killed(new: NewCompute, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads start tasks of all kinds, cancel some, and kill servers and tasks at random; each task ends as it may, none hangs, and
+    no process is left."""
+    monkeypatch.setenv("PENSTOCK_TEST_LIFE", str(tmp_path))
     compute = new(silence_s=2.0)
     limits = Limits(memory_bytes=100 * MB, seconds=2.0)
     servers: list[int] = []
@@ -307,7 +337,9 @@ def test_every_task_ends_once_whatever_is_killed(new: NewCompute, tmp_path: Path
         seen = [pair for pairs in pool.map(life, range(8)) for pair in pairs]
     assert len(seen) == 96
     assert {"done", "failed", "crashed", "cancelled"} <= {status for _, status in seen}
-    assert place(compute)["pid"]
+    assert set(born_with(f"PENSTOCK_TEST_LIFE={tmp_path}")) <= {link.process.pid for link in compute._links}
+    compute.close()
+    assert born_with(f"PENSTOCK_TEST_LIFE={tmp_path}") == []
     assert not compute._jobs
     assert set(compute._cpus.values()) == {0}
 

@@ -4,8 +4,8 @@ newer only.
 See `docs/decisions/010` for why the server is our own. Elsewhere than on Linux opening is refused: fork, limits and the death of a parent
 work otherwise there, and none of it is tested.
 
-What is not held: the memory limit counts each process of a task by itself; processes of a task that survive when both the server and the
-process that owns it are killed at the same instant are left to the system, unless they are the task's first process.
+What is not held: the memory limit counts each process of a task by itself; if the server and the process that owns it are killed at the same
+instant, a task's first process ends but not what that has started.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ _STARTS = 3
 #: A task that died in native code with this share of its memory limit in use is taken to have died of it.
 _NEAR = 0.8
 _WAITS = tuple(f.name for f in fields(Patience))
+#: The variable that tells processes of a task from others; programs that a task starts have it too.
+_MARK = "PENSTOCK_TASK"
+#: How often survivors of a server are looked for at most, and how often nothing must be found: one may fork and end during a look.
+_LOOKS, _EMPTY_LOOKS = 20, 3
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -61,6 +65,7 @@ class ProcessHandle:
         self._ended: Ended | None = None
         self._pid: int | None = None
         self.number = number
+        self.mark = f"{os.getpid()}.{id(compute):x}.{number}"
         self.sheet = -1
         self.log: int | None = None
         self.cpus: tuple[int, ...] = ()
@@ -170,8 +175,8 @@ class ProcessCompute:
             self._made += 1
             cpus = _least_used(self._cpus, task.limits.cores) if task.limits.cores is not None else ()
             devices = _least_used(self._devices, task.limits.gpus)
-            request = encoded(_request(task, devices), task.call)
             handle = ProcessHandle(self, self._made, task)
+            request = encoded(_request(task, devices, handle.mark), task.call)
             handle.cpus, handle.devices = cpus, devices
             self._cpus.update(cpus)
             self._devices.update(devices)
@@ -258,7 +263,7 @@ class ProcessCompute:
         handles = [handle.sheet] if handle.log is None else [handle.sheet, handle.log]
         for last in (False, True):
             link = self._link(bare=handle.starts > 1)
-            link.jobs.add(handle.number)
+            link.owe(handle.number)
             handle.link = link
             try:
                 link.send(message, handles)
@@ -324,11 +329,10 @@ class ProcessCompute:
             self._links.remove(link)
             if not link.ready:
                 self._avoided.update(link.modules)
-            for number in sorted(link.jobs):
-                handle = self._jobs[number]
-                if handle.pid is not None:
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.killpg(handle.pid, SIGKILL)
+            handles = [self._jobs[number] for number in sorted(link.jobs)]
+            if handles:
+                _end_survivors(handles)
+            for handle in handles:
                 if (said := read_answer(handle.sheet)) is not None:
                     self._answered(handle, said, Cost(0.0))
                 elif state_of(handle.sheet) == ASKED:
@@ -359,7 +363,7 @@ def _least_used(used: Counter[Any], wanted: int) -> tuple[Any, ...]:
     return tuple(sorted(used, key=lambda name: used[name])[:wanted])
 
 
-def _request(task: Task, devices: Sequence[str]) -> dict[str, Any]:
+def _request(task: Task, devices: Sequence[str], mark: str) -> dict[str, Any]:
     """What the child is told of a task. It sees the environment and the path as they are here and now."""
     threads = {} if task.limits.cores is None else dict.fromkeys(_THREADS, str(task.limits.cores))
     try:
@@ -369,10 +373,35 @@ def _request(task: Task, devices: Sequence[str]) -> dict[str, Any]:
     return {
         "call": task.call,
         "payload": task.payload,
-        "environment": {**environment(), "CUDA_VISIBLE_DEVICES": ",".join(devices), **threads, **task.environment},
+        "environment": {**environment(), "CUDA_VISIBLE_DEVICES": ",".join(devices), **threads, **task.environment, _MARK: mark},
         "path": [*map(os.fspath, task.path), *import_path()],
         "folder": folder,
     }
+
+
+def _end_survivors(handles: Sequence[ProcessHandle]) -> None:
+    """Kills what tasks have left whose server is gone: processes that have a sheet mapped, and programs that were started with a mark."""
+    sheets = {str(os.fstat(handle.sheet).st_ino) for handle in handles}
+    marks = {f"{_MARK}={handle.mark}".encode() for handle in handles}
+    empty = 0
+    for _ in range(_LOOKS):
+        survivors = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != os.getpid() and _is_of(pid, sheets, marks)]
+        for pid in survivors:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, SIGKILL)
+        empty = 0 if survivors else empty + 1
+        if empty == _EMPTY_LOOKS:
+            return
+
+
+def _is_of(pid: int, sheets: set[str], marks: set[bytes]) -> bool:
+    try:
+        if not marks.isdisjoint(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+            return True
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[4] in sheets for line in maps if "/memfd:penstock-task" in line)
 
 
 def _cost(message: Mapping[str, Any]) -> Cost:

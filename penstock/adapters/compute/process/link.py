@@ -84,6 +84,7 @@ class Link:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        self._wake = os.eventfd(0)
         self.thread = threading.Thread(target=self._listen, name="penstock-compute", daemon=True)
         self.thread.start()
 
@@ -92,21 +93,34 @@ class Link:
         with self._sending:
             socket.send_fds(self._control, [json.dumps(message).encode()], list(handles))
 
+    def owe(self, number: int) -> None:
+        """A task is about to be sent: from now on the server has to show that it lives."""
+        self.jobs.add(number)
+        with suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
     def kill(self) -> None:
         self.process.kill()
 
     def _listen(self) -> None:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
         last = self._clock.tick()
         while True:
             allowed = self._patience.silence_s if self.ready else self._patience.loading_s
-            if not poll.poll(allowed * 1000 / _LOOKS if self.jobs or not self.ready else None):
+            ready = dict(poll.poll(allowed * 1000 / _LOOKS if self.jobs or not self.ready else None))
+            if not ready:
                 if self._clock.tick() - last > allowed:
                     self.kill()
                 elif self.ready:
                     with suppress(OSError):
                         self.send({"do": "ping"})
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+                if len(self.jobs) <= 1:
+                    last = self._clock.tick()
+            if self._control.fileno() not in ready:
                 continue
             try:
                 data = self._control.recv(_PACKET)
@@ -122,6 +136,8 @@ class Link:
         self.process.wait()
         with self._sending:
             self._control.close()
+            wake, self._wake = self._wake, -1
+            os.close(wake)
         self._lost(self)
 
 

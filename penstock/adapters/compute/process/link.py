@@ -85,6 +85,7 @@ class Link:
                 start_new_session=True,
             )
         self._wake = os.eventfd(0)
+        self._last = clock.tick()
         self.thread = threading.Thread(target=self._listen, name="penstock-compute", daemon=True)
         self.thread.start()
 
@@ -95,6 +96,8 @@ class Link:
 
     def owe(self, number: int) -> None:
         """A task is about to be sent: from now on the server has to show that it lives."""
+        if not self.jobs:
+            self._last = self._clock.tick()
         self.jobs.add(number)
         with suppress(OSError):
             os.eventfd_write(self._wake, 1)
@@ -106,20 +109,17 @@ class Link:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        last = self._clock.tick()
         while True:
             allowed = self._patience.silence_s if self.ready else self._patience.loading_s
             ready = dict(poll.poll(allowed * 1000 / _LOOKS if self.jobs or not self.ready else None))
             if not ready:
-                if self._clock.tick() - last > allowed:
+                if self._clock.tick() - self._last > allowed:
                     self.kill()
                 elif self.ready:
                     with suppress(OSError):
                         self.send({"do": "ping"})
             if self._wake in ready:
                 os.eventfd_read(self._wake)
-                if len(self.jobs) <= 1:
-                    last = self._clock.tick()
             if self._control.fileno() not in ready:
                 continue
             try:
@@ -128,7 +128,7 @@ class Link:
                 data = b""
             if not data:
                 break
-            last = self._clock.tick()
+            self._last = self._clock.tick()
             message = json.loads(data)
             self.ready = self.ready or message["do"] == "ready"
             self._heard(self, message)

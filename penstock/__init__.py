@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.ground.errors import PenstockError
 from penstock.spec.automation import fresh
 from penstock.spec.checks import between, finite, holds, matches, not_null, null_share, one_of, rows, satisfies, unique
-from penstock.spec.features import after, count, features, mean
+from penstock.spec.features import after, count, distinct, expression, features, last, mean, on_demand, quantile
 from penstock.spec.features import max_ as max
 from penstock.spec.features import min_ as min
 from penstock.spec.features import sum_ as sum
@@ -36,9 +36,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PenstockError", "Project", "TrainingSet", "after", "append", "between", "bucket", "by", "by_group", "by_ratio", "by_time",
-    "count", "database", "day", "features", "files", "finite", "fresh", "holds", "hour", "import_model", "matches", "max", "mean",
-    "merge", "metric", "min", "model", "month", "no_leakage", "not_null", "null_share", "one_of", "open", "predictions", "rows",
-    "satisfies", "secret", "slices", "sql", "sum", "table", "unique", "year",
+    "count", "database", "day", "distinct", "expression", "features", "files", "finite", "fresh", "holds", "hour", "import_model",
+    "last", "matches", "max", "mean", "merge", "metric", "min", "model", "month", "no_leakage", "not_null", "null_share", "on_demand",
+    "one_of", "open", "predictions", "quantile", "rows", "satisfies", "secret", "slices", "sql", "sum", "table", "unique", "year",
 ]  # fmt: skip
 
 _LATE = {"Project": "penstock.project.project", "TrainingSet": "penstock.craft.learning.training"}

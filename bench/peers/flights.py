@@ -30,7 +30,7 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
             project = folder / "ours"
             shutil.rmtree(project, ignore_errors=True)
             project.mkdir()
-            shutil.copy(ROOT / "examples" / "flights" / "pipeline.py", project)
+            shutil.copy(ROOT / "bench" / "projects" / "flights" / "pipeline.py", project)
             (project / "data").symlink_to(source)
             return child(OURS, project)
 

@@ -230,16 +230,23 @@ def _check_table(face: Face, view: AssetView) -> None:
 
 def _model(face: Face, body: Mapping[str, Any]) -> None:
     from penstock.cli.progress import slices_text
+    from penstock.project.experiments import weak_text
     from penstock.project.figures import figure, gate_text, metrics, ranked
 
     if not body.get("metrics"):
         return
     face.line()
-    face.line("  ".join(f"{k} {figure(v)}" for k, v in metrics(body["metrics"])))
+    intervals = body.get("evaluation", {}).get("overall", {}).get("intervals", {})
+    for name, value in metrics(body["metrics"]):
+        between = intervals.get(name)
+        told = f"  95 % between {figure(between[0])} and {figure(between[1])}" if between else ""
+        face.line(f"  {name:<22} {figure(value):>9}{told}")
     for gate in body.get("gates", []):
         face.line(f"  gate    {gate_text(gate)}", "green" if gate.get("passed") else "bold red")
     for column, (metric, slices) in ranked(body.get("slices", [])).items():
         face.line(f"  slices  {slices_text(column, metric, slices)}")
+    for weak in body.get("weak", []):
+        face.line(f"  weak    {weak['condition']}: {weak_text(weak)}", "yellow")
 
 
 def _statistics(face: Face, body: Mapping[str, Any]) -> None:

@@ -58,7 +58,7 @@ def judge(job: Job, model: Model, sets: Sets, scorer: Scorer) -> Verdict:
     outcomes, test = outcomes_of(scorer, sets), sets.test
     by = test.kept.select(list(model.slices))
     assert test.raw is not None and test.sampled is not None and sets.train.raw is not None
-    weak = slices.weak(outcomes.take(test.sampled), test.raw.select(list(sets.encoder.names)))
+    weak = slices.weak(outcomes.take(test.sampled), test.raw.select(list(sets.encoder.names)), rows=test.sampled)
     findings = _leaks(job, model, sets)
     names = list(sets.encoder.names)
     found = figures.of(

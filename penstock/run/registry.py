@@ -219,7 +219,7 @@ def _made_live(
 #: Parts of a registered version that the asset's own record shows for the live one.
 _LIVE = (
     "version", "folder", "manifest", "train_rows", "test_rows", "boundary", "metrics", "evaluation", "slices", "calibration", "curves",
-    "features", "given", "gates", "kind_of_model", "classes",
+    "features", "given", "gates", "weak", "figures", "coverage", "kind_of_model", "classes",
 )  # fmt: skip
 
 

@@ -67,6 +67,11 @@ def divided(session: Session, model: Model, rows: Rows, place: str) -> Division:
     from penstock.craft.learning import splits
 
     over, label, time = quote(model.over), quote(model.label), quote(rows.time) if rows.time else "NULL::TIMESTAMP"
+    if rows.time and (kind := rows.schema.field(rows.time).type.name) not in ("timestamp", "timestamptz", "date"):
+        raise DefinitionError(
+            "the time of a model's table is no time", place=f"{model.over}[{rows.time}]", expected="timestamp or date", got=kind,
+            hint="cast it in the table",
+        )  # fmt: skip
     total, labelled, newest = session.rows(
         f"SELECT count(*), count({label}), max({time}) FILTER (WHERE {label} IS NOT NULL) FROM {over}"
     )[0]  # fmt: skip

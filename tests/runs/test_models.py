@@ -206,6 +206,7 @@ LABELS = {
         "no numbers",
     ),
     "negative weights": ("SELECT * REPLACE (CASE WHEN id = 7 THEN -1 ELSE weight END AS weight) FROM raw", BINARY + ', weight="weight"', "weights"),
+    "a time that is a text": ("SELECT * REPLACE (ts::VARCHAR AS ts) FROM raw", BINARY, "is no time"),
     "a group without a value": (
         "SELECT * REPLACE (nullif(query, 'q3') AS query) FROM raw",
         BINARY.replace('ps.by_time(test="4d")', 'ps.by_group("query", test=0.3)'),

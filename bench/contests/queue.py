@@ -158,7 +158,7 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
                 lines.append({"contest": "queue_postgresql", "skipped": "the dependency group `services` is not installed"})
                 emit(lines[-1])
                 continue
-            for what, count, goal in (("one", 500, None), ("many", 10_000, None), ("claim", 2000, 2.0)):
+            for what, count, goal in (("one", 300, None), ("many", 10_000, None), ("claim", 1000, 2.0)):
                 count = count // 10 if quick else count
                 more = {"jobs": count, "runs": 1 if quick else 3, "goal": goal}
                 lines.append(

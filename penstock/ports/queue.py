@@ -302,54 +302,45 @@ def added(cost: Mapping[str, float], more: Mapping[str, float] | None) -> dict[s
     return whole
 
 
-def refuse_unfit(jobs: Sequence[NewJob]) -> None:
-    """What no queue takes. Raises: DefinitionError(E1001), CycleError(E1004)."""
+def admitted(jobs: Sequence[NewJob]) -> list[str]:
+    """The payloads as JSON text, in order. Raises: DefinitionError(E1001) for what no queue takes, CycleError(E1004)."""
+    payloads = []
     for job in jobs:
-        place = f"job {job.name!a}"[:80]
-        for what in ("name", "kind", "run", "key", "dedupe", "id"):
-            _text(getattr(job, what), what, place)
-        encoded(dict(job.payload), "payload", place)
+        if not _plain(job.name + job.kind + job.run + job.key + job.dedupe + job.id):
+            raise DefinitionError("a job's texts are not plain", place=f"job {job.name!a}"[:80], expected="no NUL, no half surrogates")
+        payloads.append(encoded(job.payload, "payload", job.name))
+        needs = job.needs
         for what, value, least in (
-            ("priority", job.priority, -_LARGEST),
-            ("at_once", job.at_once, 0),
-            ("attempts", job.attempts, 1),
-            ("needs.memory_bytes", job.needs.memory_bytes, 0),
-            ("needs.gpus", job.needs.gpus, 0),
-            ("needs.cores", job.needs.cores, 0),
-            ("timeout_s", 0 if job.timeout_s is None else job.timeout_s, 0),
-        ):
+            ("priority", job.priority, -_LARGEST), ("at_once", job.at_once, 0), ("attempts", job.attempts, 1),
+            ("timeout_s", job.timeout_s or 0, 0), ("memory_bytes", needs.memory_bytes, 0), ("gpus", needs.gpus, 0), ("cores", needs.cores, 0),
+        ):  # fmt: skip
             if not least <= value <= _LARGEST:
-                raise DefinitionError(f"a job's {what} is out of range", place=place, expected=f"{least} to {_LARGEST}", got=value)
+                raise DefinitionError(f"a job's {what} is out of range", place=job.name, expected=f"{least} to {_LARGEST}", got=value)
         if job.at_once and not job.key:
-            raise DefinitionError("a job is limited without a key", place=place, expected="key with at_once", got="none")
+            raise DefinitionError("a job is limited without a key", place=job.name, expected="key with at_once", got="none")
     graph = {job.id: job.after for job in jobs if job.id}
     if len(graph) < sum(bool(job.id) for job in jobs):
         raise DefinitionError("an id stands twice in one call", place="jobs", expected="one job for each id")
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter({id: after for id, after in graph.items() if after}).prepare()
     except Circle as error:
         raise CycleError("jobs wait for each other in a circle", place="jobs", got=" after ".join(error.args[1])) from error
+    return payloads
 
 
 def encoded(value: Any, what: str, place: str) -> str:
     """A value as JSON text, ASCII only, so that any text comes back as it was. Raises: DefinitionError(E1001)."""
     try:
-        return _JSON.encode(value)
+        return _JSON.encode(dict(value) if isinstance(value, Mapping) else value)
     except (TypeError, ValueError, RecursionError) as error:
         raise DefinitionError(f"a job's {what} is not JSON", place=place, got=str(error)[:200]) from error
 
 
-def _text(value: str, what: str, place: str) -> None:
+def _plain(text: str) -> bool:
     try:
-        value.encode()
+        return b"\0" not in text.encode()
     except UnicodeEncodeError:
-        plain = False
-    else:
-        plain = "\0" not in value
-    if not plain:
-        raise DefinitionError(
-            f"a job's {what} is no plain text", place=place, expected="text without NUL or half surrogates", got=f"{value!a}"
-        )
+        return False
 
 
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))

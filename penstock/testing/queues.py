@@ -13,7 +13,7 @@ from penstock.ground.clock import from_iso, iso
 from penstock.ground.errors import DuplicateJob, Fenced, JobCancelled, UnknownName, WorkerVanished
 from penstock.ground.failpoints import reach
 from penstock.ground.ids import base32
-from penstock.ports.queue import LIVE, LOST, STATUSES, Lease, NewJob, Offers, QueuedJob, Status, Worker, added, encoded, refuse_unfit
+from penstock.ports.queue import LIVE, LOST, STATUSES, Lease, NewJob, Offers, QueuedJob, Status, Worker, added, admitted, encoded
 
 
 class MemoryQueue:
@@ -66,7 +66,7 @@ class MemoryQueue:
 
     # -- users and the scheduler
     def enqueue(self, jobs: Sequence[NewJob], *, now: datetime) -> Sequence[QueuedJob]:
-        refuse_unfit(jobs)
+        admitted(jobs)
         now = _moment(now)
         with self._lock:
             before, seq = dict(self._jobs), self._seq

@@ -23,5 +23,5 @@ def test_any_sequence_of_calls_agrees_with_the_model(tmp_path: Path) -> None:
 
     run_state_machine_as_test(
         machine(new_state),
-        settings=settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)),
     )

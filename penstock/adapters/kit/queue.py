@@ -22,7 +22,7 @@ from penstock.adapters.kit.database import Database, Row, Run
 from penstock.ground.clock import from_iso, iso
 from penstock.ground.errors import CommitConflict, DuplicateJob, Fenced, JobCancelled, UnknownName, WorkerVanished
 from penstock.ground.ids import Ids
-from penstock.ports.queue import LOST, STATUSES, Lease, Needs, NewJob, Offers, QueuedJob, Status, Worker, added, encoded, refuse_unfit
+from penstock.ports.queue import LOST, STATUSES, Lease, Needs, NewJob, Offers, QueuedJob, Status, Worker, added, admitted, encoded
 
 T = TypeVar("T")
 
@@ -93,14 +93,15 @@ class SqlQueue:
     # -- users and the scheduler
     def enqueue(self, jobs: Sequence[NewJob], *, now: datetime) -> Sequence[QueuedJob]:
         named = [job if job.id else replace(job, id=self._ids.new()) for job in jobs]
-        refuse_unfit(named)
-        return self._write(lambda run: self._put(run, named, now)) if named else []
+        payloads = admitted(named)
+        return self._write(lambda run: self._put(run, named, payloads, now)) if named else []
 
-    def _put(self, run: Run, jobs: Sequence[NewJob], now: datetime) -> list[QueuedJob]:
+    def _put(self, run: Run, jobs: Sequence[NewJob], payloads: Sequence[str], now: datetime) -> list[QueuedJob]:
         named = {job.id: job for job in jobs}
         outside = {before for job in jobs for before in job.after if before not in named}
         state = self._states(run, outside)
-        rows = [self._row(job, sum(state.get(each, "") != "done" for each in set(job.after)), now) for job in jobs]
+        blockers = [sum(state.get(each, "") != "done" for each in set(job.after)) for job in jobs]
+        rows = [self._row(*each, now) for each in zip(jobs, payloads, blockers, strict=True)]
         fresh = {row[0] for row in self._database.insert(run, "queue_jobs", NEW, rows, returned="id")}
         stands_for = {} if len(fresh) == len(jobs) else self._twins(run, named, fresh)
         linked = [job for job in named.values() if job.id in fresh and job.after]
@@ -440,9 +441,9 @@ class SqlQueue:
     def _at(self, moment: datetime) -> Any:
         return self._dialect.moment(moment)
 
-    def _row(self, job: NewJob, blockers: int, now: datetime) -> Row:
+    def _row(self, job: NewJob, payload: str, blockers: int, now: datetime) -> Row:
         return (
-            job.id, job.name, job.kind, encoded(dict(job.payload), "payload", job.name), job.run, job.priority, job.key, job.at_once,
+            job.id, job.name, job.kind, payload, job.run, job.priority, job.key, job.at_once,
             job.dedupe, job.on_duplicate, json.dumps(job.after), job.not_before and self._at(job.not_before), job.attempts, job.timeout_s,
             job.needs.memory_bytes, float(job.needs.cores), job.needs.gpus, _status(job.not_before, blockers, now), self._at(now), blockers,
         )  # fmt: skip
@@ -451,12 +452,12 @@ class SqlQueue:
         read = self._dialect.read
         return QueuedJob(
             seq=row[0], id=row[1], name=row[2], kind=row[3], payload=json.loads(row[4]), run=row[5], priority=row[6], key=row[7],
-            at_once=row[8], dedupe=row[9], on_duplicate=row[10], after=tuple(json.loads(row[11])), not_before=row[12] and read(row[12]),
+            at_once=row[8], dedupe=row[9], on_duplicate=row[10], after=tuple(json.loads(row[11])) if row[11] != "[]" else (), not_before=row[12] and read(row[12]),
             attempts=row[13], timeout_s=row[14], needs=Needs(row[15], row[16], row[17]), status=row[18], created=read(row[19]),
             attempt=row[20], vanished=row[21], epoch=row[22], owner=row[23], until=row[24] and read(row[24]),
             started=row[25] and read(row[25]), ended=row[26] and read(row[26]), cancel_asked=bool(row[27]),
             progress=row[28] and json.loads(row[28]), result=row[29] and json.loads(row[29]), error=row[30] and json.loads(row[30]),
-            because=row[31], cost=json.loads(row[32]),
+            because=row[31], cost=json.loads(row[32]) if row[32] != "{}" else {},
         )  # fmt: skip
 
     def _worker(self, row: Row) -> Worker:

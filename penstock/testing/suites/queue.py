@@ -459,10 +459,10 @@ def test_costs_add_up() -> None:
 
 
 def test_many_workers_take_each_job_once(new_state: NewState) -> None:
-    """Six workers, 300 jobs in chains of three and a limited key: processes if the state serves several, else threads."""
+    """Four workers, 120 jobs in chains of three and a limited key: processes if the state serves several, else threads."""
     opener = new_state()
     state = opener()
-    ids = [base32(n, 20) for n in range(300)]
+    ids = [base32(n, 20) for n in range(120)]
     jobs = [
         NewJob(f"j{n}", "k", {"n": n}, id=id, key="few", at_once=2 if n % 5 == 0 else 0, after=(ids[n - 1],) if n % 3 else ())
         for n, id in enumerate(ids)
@@ -470,13 +470,13 @@ def test_many_workers_take_each_job_once(new_state: NewState) -> None:
     state.queue.enqueue(jobs, now=START)
     apart = state.capabilities.several_processes
     start: Any = multiprocessing.get_context("spawn").Process if apart else threading.Thread
-    workers = [start(target=drain, args=(opener, f"w{n}", START)) for n in range(6)]
+    workers = [start(target=drain, args=(opener, f"w{n}", START)) for n in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     done = {job.id: job for job in state.queue.jobs(limit=1000)}
-    assert Counter(job.status for job in done.values()) == {"done": 300}
+    assert Counter(job.status for job in done.values()) == {"done": 120}
     assert all((job.attempt, job.epoch, job.vanished) == (1, 1, 0) for job in done.values())
     told = Counter(record.key for record in state.history("ran", limit=1000))
     assert told == Counter(ids)

@@ -23,7 +23,7 @@ from pg8000.native import Connection, PreparedStatement
 from penstock.adapters.kit.database import Dialect, Row, Run
 from penstock.adapters.state.postgresql.address import Address
 from penstock.ground.clock import iso
-from penstock.ground.errors import CommitConflict, CommitUnknown, StateUnreachable, StorageError, StorageFull
+from penstock.ground.errors import Busy, CommitConflict, CommitUnknown, StateUnreachable, StorageError, StorageFull
 from penstock.ground.failpoints import reach
 from penstock.ground.names import quote
 
@@ -233,8 +233,10 @@ class Tables:
             return StateUnreachable("the database of the state does not answer", place=self.name, got=said, hint="is it up?")
         if code in ("53100", "53200"):
             return StorageFull("the database has no space left", place=self.name, got=said, hint="nothing was written")
-        if code in ("40001", "40P01", "23505", "55P03", "57014"):
+        if code in ("40001", "40P01", "23505"):
             return CommitConflict("another writer was in the way", place=self.name, got=said)
+        if code in ("55P03", "57014"):
+            return Busy("the state is locked", place=self.name, got=said, hint=f"another session has held a lock for {_WAIT_S} s")
         if code == "42501":
             hint = f"GRANT CREATE ON DATABASE {self._address.database} TO {self._address.user}, or let its owner make the schema"
             return StorageError("the database denies it", place=self.name, got=said, hint=hint)

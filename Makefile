@@ -58,7 +58,7 @@ lock: ## write requirements/*.lock anew from pyproject.toml (needs uv)
 	$(LOCK) --extra all --group dev pyproject.toml --output-file requirements/dev.lock
 	$(LOCK) --extra learn --group build pyproject.toml --constraints requirements/dev.lock --output-file requirements/demo.lock
 	$(LOCK) --group services --constraints requirements/dev.lock --output-file requirements/services.lock
-	for peer in spark flights_seeds; do uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	for peer in spark flights_seeds feast; do uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
 	  --custom-compile-command "make lock" bench/peers/$$peer.in --output-file bench/peers/$$peer.txt; done
 
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"

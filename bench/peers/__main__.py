@@ -8,4 +8,4 @@ from bench.__main__ import main
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        main("python -m bench.peers", "bench.peers", ("csv", "flights"))
+        main("python -m bench.peers", "bench.peers", ("csv", "flights", "pit"))

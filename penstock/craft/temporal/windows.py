@@ -60,8 +60,8 @@ def feature_query(spec: Features, relation: str, schema: Schema, *, only: Collec
 
     Shapes:  relation (n rows) -> at most n rows; columns: entity, time (both as in the relation), then `spec.columns`.
              `only` some of these columns, computed as all of them would be.
-    Order:   not defined.  Cost: O(n log n) time and O(n) memory for count, sum and mean; the others by frames two to five
-             times that, and with `known=` a column O(rows in windows) time.
+    Order:   not defined.  Cost: O(n log n) time and O(n) memory for count, sum and mean; the others by frames three to ten
+             times that, out of core by entity, and with `known=` a column O(rows in windows) time.
     Window:  with a lag the rows with event time in [t - lag - w, t - lag]; with a column of known times those with event time in
              [t - w, t] and known time <= t. Both ends are closed. `where` limits the rows that count, not the times.
     Nulls:   a null value does not count; a row without entity or time is left out; a row without known time is never known.

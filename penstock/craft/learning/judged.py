@@ -158,13 +158,14 @@ class Judged:
     def suspects(self) -> frozenset[str]:
         """Columns that may be leaks, and so are not counted among the rest."""
         alone = {name: max((s.told for s in seen), default=0.0) for name, seen in self.seen.items()}
-        by_told = {n for n in sorted(alone, key=lambda n: -alone[n])[:MOST_SUSPECTS] if alone[n] >= SUSPECT[self.of.of_classes]}
+        exact = {name for name, way in self.exact.items() if way.dense}
+        likely = [n for n in sorted(alone, key=lambda n: -alone[n]) if n in exact or alone[n] >= SUSPECT[self.of.of_classes]]
         nulls = {name for name, seen in self.seen.items() if any(s.view.how == "presence" and s.told >= TELLING_NULLS for s in seen)}
         pure = {
             name for name, seen in self.seen.items() if any(_pure(s.view, self.of, self.half) for s in seen if _of_values(s.view, self.of))
         }
         ids = {name for name in self.rows.columns if self.identifies(name)}
-        return frozenset(by_told | nulls | pure | ids | {name for name, way in self.exact.items() if way.dense})
+        return frozenset({*likely[:MOST_SUSPECTS]} | nulls | pure | ids)
 
     def rest(self, *without: str) -> Rest:
         """What the columns that are not suspected tell, without some more."""

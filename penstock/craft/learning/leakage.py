@@ -66,7 +66,7 @@ def detect(
         for name in (label, *columns, *key, *filter(None, (group, sample.at, *(times or {}).values()))):
             if name not in sample.rows.column_names:
                 raise DefinitionError("no such column", place=name, hint=did_you_mean(name, sample.rows.column_names))
-    rows = _labelled(train, test, kind, label, tuple(c for c in dict.fromkeys(columns) if c != label), group, seed)
+    rows = labelled(train, test, kind, label, tuple(c for c in dict.fromkeys(columns) if c != label), group, seed)
     found: list[Finding] = []
     taken = set(allow)
     for finding in _all(rows, tuple(key), times or {}):
@@ -88,7 +88,8 @@ def _all(rows: Rows, key: tuple[str, ...], times: Mapping[str, str | None]) -> I
             yield from _entities(judged, key)
 
 
-def _labelled(train: Sample, test: Sample, kind: Kind, label: str, columns: tuple[str, ...], group: str | None, seed: int) -> Rows:
+def labelled(train: Sample, test: Sample, kind: Kind, label: str, columns: tuple[str, ...], group: str | None, seed: int) -> Rows:
+    """The rows of both sides that have a label, as detectors look at them."""
     tables, row_numbers = [], []
     for sample in (train, test):
         known = np.flatnonzero(_has_label(sample.rows.column(label)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from penstock.ground.digest import digest
 from penstock.ports.queue import QueuedJob
 
 #: Attempts beyond those that errors may use up, for workers that vanish through no fault of the job.
 VANISHING = 2
+#: How often making an asset is tried again after an error that a retry may help.
+OF_ASSETS = 2
 #: No wait between two attempts is longer, in seconds.
 LONGEST_S = 3600.0
 
@@ -18,12 +22,17 @@ def attempts(retries: int) -> int:
     return retries + 1 + VANISHING
 
 
-def retry_at(job: QueuedJob, now: datetime) -> datetime | None:
-    """When a job whose attempt failed is tried again; None if its retries are used up. Attempts whose worker vanished do not count.
+def retry_at(job: QueuedJob, now: datetime, error: Mapping[str, Any]) -> datetime | None:
+    """When a job whose attempt failed is tried again; None if its retries are used up, or no repeat helps.
+
+    `error` is a record as of `PenstockError.as_record`. A job of the user's is tried again after any error, one whose payload says
+    `transient_only` after those that a retry may help. Attempts whose worker vanished do not count.
 
     Reads `retries` and `backoff_s` of the payload: the first wait is `backoff_s`, each further one twice as long, at most an hour, each
     longer by up to a quarter that differs from job to job and is the same when it is asked again.
     """
+    if job.payload.get("transient_only") and not error.get("retry"):
+        return None
     failures = job.attempt - job.vanished
     if failures > int(job.payload.get("retries", 0)):
         return None

@@ -16,11 +16,11 @@ from typing import Any
 
 from penstock.ground.errors import DefinitionError, UnknownName, did_you_mean
 from penstock.plan.flows import Next, Work, following
-from penstock.plan.retries import attempts
+from penstock.plan.retries import OF_ASSETS, attempts
 from penstock.ports.queue import LIVE, LOST, Needs, NewJob, QueuedJob
 from penstock.ports.state import State
 from penstock.run.journal import ANY, Entry, entries, idempotency_key, journal_of, stable_id
-from penstock.spec.jobs import Flow, Job, filled, names_of, plain
+from penstock.spec.jobs import Flow, Job, Make, filled, names_of, plain
 from penstock.spec.sizes import size
 from penstock.spec.spans import span
 
@@ -40,7 +40,7 @@ def flow_job(name: str, run: str, given: Any, params: Mapping[str, Any], *, prio
 
 def _going_on(name: str, run: str, payload: Mapping[str, Any], id: str, priority: int, after: tuple[str, ...] = ()) -> NewJob:
     return NewJob(
-        f"flow:{name}", "flow", {**payload, "retries": _TRIES, "backoff_s": 1.0}, run, priority, f"flow:{run}", 1, after=after,
+        f"flow:{name}", "flow", {**payload, "retries": _TRIES, "backoff_s": 1.0, "transient_only": True}, run, priority, f"flow:{run}", 1, after=after,
         attempts=attempts(_TRIES), id=id,
     )  # fmt: skip
 
@@ -102,15 +102,12 @@ def _step_job(name: str, run: str, work: Work, priority: int) -> NewJob:
         "flow": name, "step": work.step, "digest": work.digest, "input": work.given, "params": dict(work.params),
         "idempotency_key": idempotency_key(run, work.step, work.digest),
     }  # fmt: skip
-    job = work.do if isinstance(work.do, Job) else Job(work.do.name, cores=1)
+    job = work.do if isinstance(work.do, Job) else Job(work.do.name, retries=OF_ASSETS if work.kind == "asset" else 0)
     made = job_of(job, work.params, payload, name=f"{name}/{work.step}", kind=work.kind, run=run, id=_step_id(run, work))
     changed: dict[str, Any] = {"priority": made.priority or priority}
-    if work.kind == "asset":
-        changed |= {
-            "payload": {**made.payload, "asset": getattr(work.do, "asset", "")},
-            "key": f"asset:{getattr(work.do, 'asset', '')}",
-            "at_once": 1,
-        }
+    if isinstance(work.do, Make):
+        payload = {**made.payload, "asset": work.do.asset, "transient_only": True}
+        changed |= {"payload": payload, "key": f"asset:{work.do.asset}", "at_once": 1}
     elif work.at_once and not made.key:
         changed |= {"key": f"{run}/{work.key}", "at_once": work.at_once}
     elif work.at_once and made.at_once:

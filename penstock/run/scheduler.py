@@ -26,7 +26,7 @@ from penstock.ground.digest import digest
 from penstock.ground.errors import Busy, Fenced, PenstockError, StorageError, UnknownName
 from penstock.ground.ids import base32
 from penstock.plan.flows import input_digest
-from penstock.plan.retries import attempts
+from penstock.plan.retries import OF_ASSETS, attempts
 from penstock.ports.queue import NewJob, QueuedJob
 from penstock.ports.state import Claim, Record, State
 from penstock.run import events
@@ -47,8 +47,6 @@ LEASE_S = 15.0
 POLL_S = 5.0
 #: How often an automation may fire in one tick; the rest comes in the next.
 AT_MOST = 100
-#: How often an asset that an automation asks for is tried again after an error that a repeat may help.
-RETRIES = 2
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
@@ -178,42 +176,45 @@ class Scheduler:
         if self._heads is None:
             self._heads = {name: record.body for name, record in state.heads(KIND).items()}
             self._queued = self._known_firings()
-        for name in self._schedule.automations:
-            queued += self._queue(name, now, notes)  # what an earlier tick, or scheduler, wrote down and may not have queued
+        queued += self._queue(list(self._schedule.automations), now, notes)  # what was written down before and may not have been queued
         if self._polled is None or not 0 <= (now - self._polled).total_seconds() < self._poll_s:
             notes += self._watch.poll(state, claim, now)
             self._polled = now
         facts = self._facts(now, self._heads, self._watch)
         looks: dict[str, Fired] = {}
-        for name, automation in sorted(self._schedule.automations.items()):
-            try:
-                queued += self._look(name, automation, facts, claim, looks, notes)
-            except StorageError:
-                raise
-            except PenstockError as error:
-                notes.append(f"{name}: {error}")
+        names = sorted(self._schedule.automations)
+        for _ in range(AT_MOST):
+            entries = self._look(names, facts, looks, notes)
+            if entries:
+                state.append_all(entries, at=now, claim=claim)
+                self._heads = {**self._heads, **{name: body for _, name, body in entries}}
+            names = [name for _, name, _ in entries if looks[name].yes]
+            if not names:
+                break
+            queued += self._queue(names, now, notes)
         return Ticked(True, "", tuple(queued), looks, tuple(notes))
 
     # -- firing
     def _look(
-        self, name: str, automation: Automation, facts: Facts, claim: Claim, looks: dict[str, Fired], notes: list[str]
-    ) -> list[QueuedJob]:
-        assert self._heads is not None
-        queued = []
-        for _ in range(AT_MOST):
-            head = self._heads.get(name, {})
-            looks[name] = fired = evaluate(automation.when, facts, head.get("remembered", {}))
-            if fired.remembered == head.get("remembered"):
-                break
-            body = {"remembered": fired.remembered, "count": head.get("count", 0) + fired.yes, "firing": head.get("firing")}
-            if fired.yes:
-                body["firing"] = _firing(name, automation, fired, body["count"], facts.now)
-            self._state.append(KIND, name, body, at=facts.now, claim=claim)
-            self._heads[name] = body
-            if not fired.yes:
-                break
-            queued += self._queue(name, facts.now, notes)
-        return queued
+        self, names: Sequence[str], facts: Facts, looks: dict[str, Fired], notes: list[str]
+    ) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Looks at some automations once. Returns the records to write; in `looks` a firing stays until a later tick."""
+        entries: list[tuple[str, str, Mapping[str, Any]]] = []
+        for name in names:
+            automation, head = self._schedule.automations[name], (self._heads or {}).get(name, {})
+            try:
+                fired = evaluate(automation.when, facts, head.get("remembered", {}))
+            except PenstockError as error:
+                notes.append(f"{name}: {error}")
+                continue
+            if fired.yes or name not in looks:
+                looks[name] = fired
+            if fired.remembered != head.get("remembered"):
+                body = {"remembered": fired.remembered, "count": head.get("count", 0) + fired.yes, "firing": head.get("firing")}
+                if fired.yes:
+                    body["firing"] = _firing(name, automation, fired, body["count"], facts.now)
+                entries.append((KIND, name, body))
+        return entries
 
     def _known_firings(self) -> dict[str, str]:
         """Automation -> run of its newest firing, of those that are queued."""
@@ -223,20 +224,32 @@ class Scheduler:
         pages = (self._state.queue.jobs(asked[i : i + 500], limit=500) for i in range(0, len(asked), 500))
         return {ids[job.id]: runs[ids[job.id]] for page in pages for job in page}
 
-    def _queue(self, name: str, now: datetime, notes: list[str]) -> list[QueuedJob]:
-        """Queues the newest firing of an automation, unless that is known to be done."""
-        firing = (self._heads or {}).get(name, {}).get("firing")
-        if firing is None or self._queued.get(name) == firing["run"]:
-            return []
+    def _queue(self, names: Sequence[str], now: datetime, notes: list[str]) -> list[QueuedJob]:
+        """Queues the newest firings of some automations, but those that are known to be queued; in one transaction, if nothing is wrong."""
+        jobs: dict[str, NewJob] = {}
+        for name in names:
+            firing = (self._heads or {}).get(name, {}).get("firing")
+            if firing is None or self._queued.get(name) == firing["run"]:
+                continue
+            try:
+                jobs[name] = job_for(self._schedule, name, firing)
+            except PenstockError as error:
+                notes.append(f"{name}: {error}")  # it cannot be queued as the project is now, and will not be later
+                self._queued[name] = firing["run"]
+        made = self._put_in(jobs, now, notes) if jobs else []
+        self._queued.update({name: job.run for name, job in jobs.items()})
+        return made
+
+    def _put_in(self, jobs: Mapping[str, NewJob], now: datetime, notes: list[str]) -> list[QueuedJob]:
         try:
-            made = list(self._state.queue.enqueue([job_for(self._schedule, name, firing)], now=now))
+            return list(self._state.queue.enqueue(list(jobs.values()), now=now))
         except StorageError:
             raise
         except PenstockError as error:
-            notes.append(f"{name}: {error}")  # it cannot be queued as the project is now, and will not be later
-            made = []
-        self._queued[name] = firing["run"]
-        return made
+            if len(jobs) == 1:
+                notes.append(f"{next(iter(jobs))}: {error}")
+                return []
+        return [job for name in jobs for job in self._put_in({name: jobs[name]}, now, notes)]
 
     # -- facts
     def _facts(self, now: datetime, heads: Mapping[str, Mapping[str, Any]], watch: Watch) -> Facts:
@@ -332,8 +345,8 @@ def job_for(schedule: Schedule, name: str, firing: Mapping[str, Any]) -> NewJob:
         payload = {"job": target, "input": firing["data"], "params": whole, "idempotency_key": key, **told}
         return job_of(job, whole, payload, name=f"job:{target}", kind="job", run=run, id=run)
     if target in schedule.inputs:
-        payload = {"asset": target, "retries": RETRIES, "backoff_s": 10.0, **told}
-        return NewJob(f"asset:{target}", "asset", payload, run, key=f"asset:{target}", at_once=1, attempts=attempts(RETRIES), id=run)
+        payload = {"asset": target, "retries": OF_ASSETS, "backoff_s": 10.0, "transient_only": True, **told}
+        return NewJob(f"asset:{target}", "asset", payload, run, key=f"asset:{target}", at_once=1, attempts=attempts(OF_ASSETS), id=run)
     raise UnknownName("the project no longer has what was to run", place=f"{name}: {target}")
 
 

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from penstock.craft.schedule.cron import between
 from penstock.ground.clock import from_iso
-from penstock.ground.errors import Busy, Fenced, PenstockError, StorageError, UserCodeError
+from penstock.ground.errors import Busy, Fenced, PenstockError, SourceUnreachable, StorageError
 from penstock.plan.retries import retry_at
 from penstock.ports.adapters import Context
 from penstock.ports.queue import LIVE, Lease, Offers, QueuedJob
@@ -218,8 +218,9 @@ class Working(Process):
             result = self._result(job)
         except Fenced:
             raise
-        except (UserCodeError, Busy) as error:
-            self.state.queue.fail(lease, error.as_record(), now=self.now(), retry_at=retry_at(job, self.now()))
+        except (SourceUnreachable, Busy) as error:
+            told = error.as_record()
+            self.state.queue.fail(lease, told, now=self.now(), retry_at=retry_at(job, self.now(), told))
             return
         self.state.queue.complete(lease, now=self.now(), result=result)
 
@@ -227,7 +228,7 @@ class Working(Process):
         if job.kind == "flow":
             return {"left": len(flows.advance(self.state, _FLOW, job, owner=self.owner, now=self.now()).works)}
         if self.world.trouble and self.world.chance.of(60):
-            raise UserCodeError("it failed by chance", place=job.name)
+            raise SourceUnreachable("it failed by chance", place=job.name)
         if job.kind == "asset":
             return self._made(job)
         step = step_named(_FLOW, job.payload["step"]) if "step" in job.payload else SCHEDULE.jobs[job.payload["job"]]

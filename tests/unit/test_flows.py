@@ -81,7 +81,7 @@ class Worker:
                     raise UserCodeError("broken", place=queued.payload["step"])
                 result = self.call(queued.kind, queued.payload)
         except PenstockError as error:
-            at = retry_at(queued, now)
+            at = retry_at(queued, now, error.as_record())
             self.state.queue.fail(lease, error.as_record(), now=now, retry_at=at)
             return
         self.state.queue.complete(lease, now=now, result=result)
@@ -166,7 +166,7 @@ def test_a_case_that_is_not_there_fails_the_flow() -> None:
     worker.run()
     assert "flow" not in {r.kind for r in state.history("flow")}
     (failed,) = state.queue.jobs(status=["failed"])
-    assert failed.name == "flow:whole"
+    assert (failed.name, failed.attempt) == ("flow:whole", 1)
     assert failed.error is not None and "odd" in failed.error["got"]
 
 
@@ -198,6 +198,7 @@ def test_an_asset_and_a_command_are_steps() -> None:
     assert output(state) == ["echo", "a b"]
     (asset,) = state.queue.jobs(kind="asset")
     assert (asset.payload["asset"], asset.key, asset.at_once) == ("departures", "asset:departures", 1)
+    assert (asset.payload["retries"], asset.payload["transient_only"], asset.payload["step"]) == (2, True, "departures")
 
 
 def test_a_step_has_the_limits_of_its_job() -> None:
@@ -360,10 +361,13 @@ def test_waits_grow_and_end() -> None:
     queued = replace(queued, payload={"retries": 12, "backoff_s": 10.0})
     waits = []
     for attempt in range(1, 14):
-        at = retry_at(replace(queued, attempt=attempt + 1, vanished=1), START)
+        at = retry_at(replace(queued, attempt=attempt + 1, vanished=1), START, {})
         waits.append(None if at is None else (at - START).total_seconds())
     assert waits[12] is None
     assert [w is not None and 10 * 2**i <= w <= 12.5 * 2**i for i, w in enumerate(waits[:8])] == [True] * 8
     assert all(w is not None and w <= LONGEST_S * 1.25 for w in waits[:12])
     assert attempts(0) == 1 + VANISHING
-    assert retry_at(replace(queued, payload={}, attempt=3, vanished=2), START) is None
+    assert retry_at(replace(queued, payload={}, attempt=3, vanished=2), START, {}) is None
+    picky = replace(queued, payload={**queued.payload, "transient_only": True}, attempt=1)
+    assert retry_at(picky, START, UserCodeError("x").as_record()) is None
+    assert retry_at(picky, START, Busy("x").as_record()) is not None

@@ -193,10 +193,10 @@ class Woken:
     def __init__(self, inner: State, before: Callable[[], None]) -> None:
         self.inner, self.before, self.queue, self.capabilities = inner, before, inner.queue, inner.capabilities
 
-    def append(self, *args: Any, **named: Any) -> Any:
+    def append_all(self, *args: Any, **named: Any) -> Any:
         before, self.before = self.before, lambda: None
         before()
-        return self.inner.append(*args, **named)
+        return self.inner.append_all(*args, **named)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -30,17 +30,21 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files", "compare", "relea
 @click.option("look", "--releases", flag_value="releases", help="Who released which version of a model when, newest first.")
 @click.option("look", "--card", flag_value="card", help="The model card, in Markdown.")
 @click.option("look", "--why", flag_value="why", help="Why the newest version of a model was refused, with rows.")
+@click.option("--diff", nargs=2, metavar="vA vB", help="Where and how much two versions score the rows of predictions differently.")
 @click.option("--live-at", metavar="MOMENT", help="Which version of a model was live at a moment.")
 @click.option("--key", metavar="COL=VALUE[,COL=VALUE]", help="Trace one row back to its source files.")
 @click.option("--at", metavar="MOMENT", help="Features as they were known then, an entity a row; with --key of one entity.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many samples or records.")
 @shared
 def show(
-    face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None, live_at: str | None
+    face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None, live_at: str | None,
+    diff: tuple[str, str] | None,
 ) -> None:  # fmt: skip
     """Show all assets, or one asset, or a run by its id."""
     if live_at is not None and (name is None or look or key or at):
         raise click.UsageError("--live-at is a question of its own, about one model")
+    if diff is not None and (name is None or look or key or at or live_at):
+        raise click.UsageError("--diff is a question of its own, about predictions")
     if at is not None and (look is not None or name is None):
         raise click.UsageError("--at goes with the name of features, and --key or --limit")
     if look is None and key is None and at is None and limit is not None:
@@ -50,6 +54,10 @@ def show(
     with face.open() as project:
         if name is None:
             _all(face, project, look, key, limit or 20)
+        elif diff is not None:
+            from penstock.cli import versions
+
+            versions.diff(face, project, name, *diff)
         elif live_at is not None:
             from penstock.cli.release import tell_live
 

@@ -94,3 +94,25 @@ def why(face: Face, project: Project, model: str, limit: int | None) -> None:
             face.line("      " + "  ".join(f"{k}={v}" for k, v in row.items()), "dim")
     for leak in newest[0].get("leaks", []):
         face.line(f"  leak: {leak['reason']}", "yellow")
+
+
+def diff(face: Face, project: Project, predictions: str, first: str, second: str) -> None:
+    """Where and how much two versions differ on the rows of predictions."""
+    from penstock.project.figures import count, figure
+
+    found = project.difference(predictions, first, second)
+    if face.json:
+        face.document("difference", predictions=predictions, **found.record())
+        return
+    face.line(f"{predictions}: {first} beside {second} on {count(found.rows)} rows", "bold")
+    face.line(f"  equal      {count(found.equal)} rows have the very same score")
+    told = ", ".join(f"{name} {figure(value)}" for name, value in found.quantiles.items())
+    face.line(f"  difference {told}; mean change {found.mean:+.4g}")
+    face.line(f"  decisions  {count(found.flips)} rows are decided otherwise")
+    for part in found.slices:
+        label = f"{part['column']} {part['value']}"
+        face.line(
+            f"  where      {label:<28} {count(part['rows']):>10} rows  mean {figure(part['mean'])}  {count(part['flips'])} decided otherwise"
+        )
+    for row in found.most:
+        face.line("  most       " + "  ".join(f"{k}={figure(v) if isinstance(v, float) else v}" for k, v in row.items()), "dim")

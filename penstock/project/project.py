@@ -39,6 +39,7 @@ from penstock.spec.sources import Database, Files, Secret
 if TYPE_CHECKING:
     from penstock.project.query import Result
     from penstock.project.trace import TraceStep
+    from penstock.run.difference import Difference
     from penstock.run.execute import RunReport
     from penstock.run.rebuild import Rebuilt
     from penstock.run.registry import Promotion
@@ -385,6 +386,18 @@ class Project:
         as_then = replace(self.declared()[model], params=told["params"])
         with alone(node, self.graph, as_then, self.runtime, claim=f"rebuild:{model}", why="a rebuild", versions=told["inputs"]) as job:
             return rebuild(job, told, lambda files, folder: laid_out(files, store, folder))
+
+    def difference(self, predictions: str, first: str, second: str) -> Difference:
+        """Where and how much the scores of two versions differ, on the rows of a predictions asset; see `run.difference`."""
+        from penstock.run.difference import difference
+        from penstock.run.execute import alone
+
+        node = self.graph.node(predictions)
+        if node.kind != "predictions":
+            raise DefinitionError("not predictions", place=predictions, expected="predictions", got=node.kind)
+        declared_ = self.declared()[predictions]
+        with alone(node, self.graph, declared_, self.runtime, claim=f"difference:{predictions}", why="a comparison") as job:
+            return difference(job, first, second)
 
     def _model(self, name: str) -> Node:
         node = self.graph.node(name)

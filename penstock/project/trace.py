@@ -13,9 +13,11 @@ from penstock.ground.names import quote
 from penstock.ports.engine import Session
 from penstock.run.build import HIDDEN, called
 from penstock.run.land import FILE_COLUMN
+from penstock.run.point_in_time import feature_assets, model_rows
+from penstock.run.registry import entry
 from penstock.run.runtime import Runtime, snapshot_for
 from penstock.spec.features import Features
-from penstock.spec.models import Predictions
+from penstock.spec.models import Model, Predictions
 from penstock.spec.schema import Schema
 from penstock.spec.tables import Ref, Sql, Table
 
@@ -84,7 +86,8 @@ def _body(runtime: Runtime, name: str, version: str) -> Mapping[str, Any]:
 def _step(session: Session, graph: Graph, runtime: Runtime, node: Node, version: str, condition: str, depth: int) -> TraceStep:
     body = _body(runtime, node.name, version)
     if node.kind == "model":
-        detail = {k: body.get(k) for k in ("version", "train_rows", "test_rows", "boundary", "metrics", "inputs")}
+        told = entry(runtime.state, node.name, version)
+        detail = {k: told.get(k) for k in ("version", "at", "train_rows", "test_rows", "boundary", "metrics", "inputs")}
         return TraceStep(node.name, "model", version, (detail,))
     scan = runtime.lake.scan(node.name, version=snapshot_for(runtime, node.name, version))
     name = f"_t{depth}_{node.name}"
@@ -194,7 +197,51 @@ def _of_predictions(
     scored = _step(session, graph, runtime, over, inputs[asset.over], condition, depth + 1)
     model = graph.node(asset.model)
     made = _step(session, graph, runtime, model, str(rows[0]["model_version"]), "true", depth + 1)
-    return TraceStep(node.name, node.kind, version, rows, inputs=(made, scored))
+    seen = _features_seen(session, graph, runtime, asset, str(rows[0]["model_version"]), inputs, condition)
+    return TraceStep(node.name, node.kind, version, rows, inputs=(made, *seen, scored))
+
+
+def _features_seen(
+    session: Session, graph: Graph, runtime: Runtime, asset: Predictions, version: str, inputs: Mapping[str, str], condition: str
+) -> tuple[TraceStep, ...]:
+    """What the model saw of a row: its columns, each feature asset's values with their times, and what each did to the score."""
+    from penstock.run.judge import registered
+    from penstock.run.learn import declared_as
+
+    model = graph.node(asset.model).asset
+    assert isinstance(model, Model)
+    then = declared_as(model, entry(runtime.state, asset.model, version))
+    wanted = (asset.over, *feature_assets(then))
+    if any(name not in inputs and name not in graph.nodes for name in wanted):
+        return (TraceStep(asset.model, "features", version, note="a feature asset of this version is gone"),)
+    scans = {}
+    for name in wanted:
+        at = str(inputs.get(name) or _newest(runtime, name))
+        scans[name] = runtime.lake.scan(name, version=snapshot_for(runtime, name, at))
+        session.bind(name, scans[name], hidden=[h for h in HIDDEN if h in scans[name].schema])
+    session.define("_spine", f"SELECT * FROM {quote(asset.over)} WHERE {condition}")
+    found = model_rows(session, graph, then, {**scans, then.over: scans[asset.over]}, "_spine")
+    read = session.read(f"SELECT * FROM {quote(found.relation)} LIMIT 1").read_all()
+    if not read.num_rows:
+        return ()
+    row = read.to_pylist()[0]
+    scorer = registered(runtime, asset.model, version)
+    moved, _ = scorer.contributions(scorer.encoder.matrix(read.combine_chunks().to_batches()[0]))
+    reasons = dict(zip(scorer.encoder.names, moved[0].tolist(), strict=True)) if moved.ndim == 2 else {}
+    steps = []
+    for joined in found.joined:
+        values = {c: row[c] for c in joined.columns} | {"event_time": row[joined.event], "known_time": row[joined.known]}
+        steps.append(TraceStep(joined.asset, "features", str(inputs.get(joined.asset, "")), (values,), note="as known at the row's time"))
+    seen = {c: row[c] for c in found.columns if not any(c in j.columns for j in found.joined)}
+    told = sorted(reasons.items(), key=lambda item: -abs(item[1]))
+    why = "; ".join(f"{name} {value:+.3g}" for name, value in told[:5])
+    steps.append(TraceStep(asset.over, "columns", version, (seen,), note=f"what moved the score most: {why}" if why else ""))
+    return tuple(steps)
+
+
+def _newest(runtime: Runtime, name: str) -> str:
+    head = runtime.state.heads("asset", prefix=name).get(name)
+    return str(head.body["version"]) if head else ""
 
 
 def _versions(graph: Graph, inputs: Mapping[str, str]) -> tuple[TraceStep, ...]:

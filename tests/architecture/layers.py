@@ -44,7 +44,7 @@ LIBRARIES = {
     "pandas": "run/forms.py",
     "python_calamine": "adapters/engine/duckdb",
     "sqlglot": "craft/lineage craft/quality/conditions.py craft/temporal/expressions.py",
-    "numpy": "craft/learning run/learn.py run/score.py run/fit.py run/judge.py run/matrices.py run/rebuild.py run/sets.py",
+    "numpy": "craft/learning run/difference.py run/learn.py run/score.py run/fit.py run/judge.py run/matrices.py run/rebuild.py run/sets.py",
     "optuna": "run/sweep.py",
     "sklearn": "craft/learning",
     "scipy": "craft/learning/calibration.py craft/learning/metrics.py craft/learning/paired.py craft/learning/weak.py craft/learning/figures.py",

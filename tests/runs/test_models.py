@@ -472,3 +472,54 @@ def test_a_finished_model_is_gated_like_any_other(shop: Any, tmp_path: Path) -> 
     assert shop.run().nothing
     (shop.folder / "given.txt").write_text(booster.model_to_string(num_iteration=5))
     assert shop.plan("given")["given"].status == "stale", "another file is another model"
+
+
+# -- from a score back, and two versions beside each other ----------------------------------------------------------
+HISTORY = """
+history = ps.features(rows, entity="colour", time="ts", known=ps.after("1h"), windows=["3d"], n=ps.count(), size=ps.mean("size"))
+"""
+
+
+def test_a_score_tells_what_the_model_saw(shop: Any) -> None:
+    write(shop)
+    declare(shop, BINARY.replace('"noise"', "history"))
+    text = (shop.folder / "pipeline.py").read_text()
+    shop.write("pipeline.py", text.replace("@ps.model", HISTORY + "\n@ps.model", 1))
+    shop.made()
+    with shop.open() as project:
+        step = project.trace("scores", {"id": 500})
+    model, features, columns, scored = step.inputs
+    assert (model.kind, features.kind, columns.kind, scored.kind) == ("model", "features", "columns", "table")
+    (seen,) = features.rows
+    assert seen["event_time"] <= scored.rows[0]["ts"]
+    assert seen["known_time"] <= scored.rows[0]["ts"]
+    colour, at = scored.rows[0]["colour"], scored.rows[0]["ts"]
+    rows = shop.rows(
+        f"SELECT count(*) AS n FROM rows WHERE colour = '{colour}' AND ts <= TIMESTAMP '{seen['event_time']}' - INTERVAL 1 HOUR "
+        f"AND ts >= TIMESTAMP '{seen['event_time']}' - INTERVAL 73 HOUR"
+    )
+    assert seen["history_n_3d"] == rows[0]["n"]
+    assert at == scored.rows[0]["ts"]
+    assert columns.rows[0]["colour"] == colour
+    assert columns.note.startswith("what moved the score most: size")
+
+
+def test_two_versions_beside_each_other(shop: Any) -> None:
+    write(shop)
+    declare(shop, BINARY + ', slices=["colour"]')
+    shop.made()
+    scores = {r["id"]: r["score"] for r in shop.rows("SELECT id, score FROM scores")}
+    shop.made(params={"model": {"depth": 5}})
+    newer = {r["id"]: r["score"] for r in shop.rows("SELECT id, score FROM scores")}
+    gaps = {i: abs(newer[i] - scores[i]) for i in scores}
+    with shop.open() as project:
+        found = project.difference("scores", "v1", "v2")
+        same = project.difference("scores", "v2", "v2")
+        with pytest.raises(UnknownName):
+            project.difference("scores", "v1", "v9")
+    assert (found.rows, found.equal) == (600, sum(g == 0 for g in gaps.values()))
+    assert found.quantiles["max"] == pytest.approx(max(gaps.values()))
+    assert found.flips == sum((newer[i] >= 0.5) != (scores[i] >= 0.5) for i in scores)
+    assert found.most[0]["difference"] == pytest.approx(max(gaps.values()))
+    assert sum(s["rows"] for s in found.slices) == 600
+    assert (same.equal, same.flips) == (600, 0)

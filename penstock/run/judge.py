@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.ground.paths import inside
+from penstock.run.build import HIDDEN
+from penstock.run.leaks import leaks
 from penstock.run.registry import entry
 from penstock.run.runtime import Job, Runtime
 from penstock.run.sets import Sets
@@ -80,9 +82,19 @@ def _leaks(job: Job, model: Model, sets: Sets) -> tuple[Finding, ...] | None:
     allow = tuple(c for g in asked for c in g.allow)
     key, time = _kept(job, model)
     train, test = (Sample(part.raw, time or None) for part in (sets.train, sets.test))
-    return leakage.detect(
+    by_rows = leakage.detect(
         train, test, kind=model.kind, label=model.label, columns=sets.encoder.names, group=model.group, key=key, allow=allow, seed=model.seed
     )  # fmt: skip
+    by_lineage = leaks(job.graph, model, _upstream_columns(job), name=job.name, allow=allow)
+    named = {c for f in by_lineage for c in f.columns}
+    return (*by_lineage, *(f for f in by_rows if not named.issuperset(f.columns)))
+
+
+def _upstream_columns(job: Job) -> dict[str, list[str]]:
+    """The recorded columns of all assets that the model is made of, as queries see them."""
+    heads = job.runtime.state.heads("asset")
+    needed = [name for name in job.graph.upstream(job.name) if name in heads]
+    return {name: [str(c) for c, _ in heads[name].body.get("columns", []) if c not in HIDDEN] for name in needed}
 
 
 def _at(rows: Any) -> pa.Array:

@@ -264,6 +264,19 @@ def test_a_schema_that_changed_between_training_and_scoring(shop: Any) -> None:
     assert (error["code"], error["place"]) == ("E2003", "colour")
 
 
+def test_a_column_made_of_the_label_is_found_by_lineage(shop: Any) -> None:
+    write(shop)
+    query = "SELECT *, CASE WHEN good THEN noise ELSE noise + 0.02 END AS hint FROM raw"
+    options = BINARY.replace('"noise"', '"hint"') + ", gates=[ps.no_leakage()]"
+    shop.pipeline(HEAD.replace("SELECT * FROM raw", query) + MODEL.replace("OPTIONS", options).replace("BODY", TREE))
+    done = result(shop.run("model"))
+    assert done.status == "refused"
+    assert [f["columns"] for f in entry(shop)["leaks"]] == [["hint"]]
+    allowed = options.replace("no_leakage()", 'no_leakage(allow=["hint"])')
+    shop.pipeline(HEAD.replace("SELECT * FROM raw", query) + MODEL.replace("OPTIONS", allowed).replace("BODY", TREE))
+    assert result(shop.run("model")).status == "made"
+
+
 # -- releases -------------------------------------------------------------------------------------------------------
 def test_what_is_live_when_is_one_signed_record(shop: Any) -> None:
     write(shop)

@@ -19,8 +19,11 @@ from penstock.run.runtime import Job, Outcome
 from penstock.spec.models import Model, Predictions
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
+    from penstock.craft.learning.runtimes import Chosen
     from penstock.craft.learning.scoring import Scorer
 
 
@@ -42,11 +45,16 @@ def score(job: Job) -> Outcome:
     rows = model_rows(job.session, job.graph, model, {**scans, model.over: scans[asset.over]}, wanted)
     keep = tuple(dict.fromkeys((*rows.key, rows.time, *model.slices)))
     columns = ", ".join(quote(c) for c in dict.fromkeys((*keep, *rows.columns)))
+    used: list[Chosen] = []
     stream = job.session.read(f"SELECT {columns} FROM {quote(rows.relation)}")
-    job.session.bind("_scored", _scored(job, stream, scorer, keep))
+    job.session.bind("_scored", _scored(job, stream, scorer, keep, reasons=asset.reasons, rows=total - filtered - already, used=used))
     schema = job.session.define("_computed", "SELECT * FROM _scored")
     draft = job.runtime.lake.draft(job.name, schema, exact=not part)
     batch = Batch(draft, job.session.write("SELECT * FROM _computed", draft), whole=not part, remove="*" if job.base and not part else ())
+    for chosen in used:
+        job.tell(
+            "step", f"{chosen.runtime} runtime: {chosen.note}", runtime=chosen.runtime, cached=chosen.cached, difference=chosen.difference
+        )
     written = sum(f.rows for f in batch.files)
     job.steps.append(Step("score", total, written, duplicate=already, filtered={f"not {asset.where}": filtered} if filtered else {}))
     if part and not written:
@@ -89,24 +97,49 @@ def _key(job: Job, asset: Predictions) -> tuple[str, ...]:
     return tuple(key)
 
 
-def _scored(job: Job, stream: pa.RecordBatchReader, scorer: Scorer, keep: tuple[str, ...]) -> pa.RecordBatchReader:
-    """A stream of kept columns with score, model version and moment, batch by batch."""
+def _scored(
+    job: Job, stream: pa.RecordBatchReader, scorer: Scorer, keep: tuple[str, ...], *, reasons: int, rows: int, used: list[Chosen]
+) -> pa.RecordBatchReader:
+    """A stream of kept columns with scores, reasons, model version and moment, batch by batch, in order.
+
+    Reading and encoding go on in one thread while another scores and this one's caller writes; at most a few batches are in
+    memory at a time. What runtime was chosen is left in `used`, since only this job's own thread may tell.
+    """
     import pyarrow as pa
 
+    from penstock.craft.learning import answers, runtimes
+    from penstock.craft.learning.ahead import ahead
+    from penstock.craft.learning.signing import Keys
+
     kept = [stream.schema.field(name) for name in keep]
-    schema = pa.schema([*kept, ("score", pa.float64()), ("model_version", pa.string()), ("scored_at", pa.timestamp("us", "UTC"))])
+    moment = pa.timestamp("us", "UTC")
+    told = answers.fields(scorer, reasons)
+    schema = pa.schema([*kept, *told, ("model_version", pa.string()), ("scored_at", moment)])
     version, now = job.versions[_model_of(job)], job.runtime.clock.now()
+    buffers = answers.Buffers(scorer.encoder)
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def encoded() -> Iterator[tuple[pa.RecordBatch, NDArray[np.float64]]]:
         for batch in stream:
-            scores = pa.array(scorer.scores(scorer.encoder.matrix(batch)))
-            constant: list[Any] = [
-                pa.repeat(version, batch.num_rows),
-                pa.repeat(pa.scalar(now, schema.field("scored_at").type), batch.num_rows),
-            ]
-            yield pa.record_batch([*(batch.column(n) for n in keep), scores, *constant], schema=schema)
+            if batch.num_rows:
+                X = buffers.take(batch.num_rows)
+                scorer.encoder.write(batch, X)
+                yield batch.select(list(keep)), X
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    def scored() -> Iterator[pa.RecordBatch]:
+        chosen = scorer
+        for number, (batch, X) in enumerate(ahead(encoded(), 2)):
+            if number == 0:
+                found = runtimes.fastest(
+                    scorer, X, rows=rows, cache=job.runtime.folder / "cache" / "compiled", keys=Keys(job.runtime.folder / "keys")
+                )
+                used.append(found)
+                chosen = found.scorer
+            columns = [*batch.columns, *answers.columns(chosen, X, reasons)]
+            constant: list[Any] = [pa.repeat(version, len(X)), pa.repeat(pa.scalar(now, moment), len(X))]
+            buffers.give_back(X)
+            yield pa.record_batch([*columns, *constant], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, ahead(scored(), 2))
 
 
 def _model_of(job: Job) -> str:

@@ -52,6 +52,8 @@ LIBRARIES = {
     "cronsim": "craft/schedule/cron.py",
     "threadpoolctl": "craft/learning/telling.py",
     "cryptography": "craft/learning/signing.py",
+    "lleaves": "craft/learning/runtimes.py",
+    "llvmlite": "craft/learning/runtimes.py",
     "lightgbm": "craft/learning/artefact/lightgbm_text.py craft/learning/artefact/onnx_graph.py",
     "xgboost": "craft/learning/artefact/xgboost_ubj.py craft/learning/artefact/onnx_graph.py",
     "onnx": "craft/learning/artefact/onnx_graph.py",

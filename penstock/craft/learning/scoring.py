@@ -26,9 +26,12 @@ class Predictor(Protocol):
         reasons_in: `margin` if contributions add up to what the model sums before it makes a probability of it, else `score`.
     """
 
-    columns: int
-    outputs: tuple[int, ...]
-    reasons_in: Literal["margin", "score"]
+    @property
+    def columns(self) -> int: ...
+    @property
+    def outputs(self) -> tuple[int, ...]: ...
+    @property
+    def reasons_in(self) -> Literal["margin", "score"]: ...
 
     def predict(self, X: Matrix) -> Matrix:
         """Shapes: X (n rows, d columns) -> (n), or (n, k) for probabilities of k classes."""

@@ -76,7 +76,7 @@ with Project.open(sys.argv[1], listener=lambda e: told.append(e.text) if "runtim
     report = project.run("scores", force=True)
     done = next(r for r in report.results if r.asset == "scores")
     assert report.ok and done.status == "made", [r.error for r in report.results]
-    found = project.query("SELECT count(*) AS n, sum(score) AS total FROM scores").table().to_pylist()[0]
+    found = project.query("SELECT count(*) AS n, sum(score) AS total FROM scores").arrow().to_pylist()[0]
     n, total = found["n"], found["total"]
 print(json.dumps({"work": done.seconds, "rows": n, "sum": round(total, 4), "runtime": told[-1:]}))
 """
@@ -113,8 +113,8 @@ print(json.dumps({"work": time.perf_counter() - began, "rows": n, "sum": round(t
 """
 
 
-def main(*, quick: bool = False, kinds: tuple[str, ...] = tuple(MODELS)) -> list[dict[str, Any]]:
-    rows, runs = (500_000, 1) if quick else (5_000_000, 3)
+def main(*, quick: bool = False, kinds: tuple[str, ...] = tuple(MODELS), runs: int = 3) -> list[dict[str, Any]]:
+    rows, runs = (500_000, 1) if quick else (5_000_000, runs)
     data = CACHE / f"batch_{rows}"
     if not data.exists():
         draft = data.with_suffix(".draft")

@@ -235,7 +235,7 @@ def checked(data: bytes, columns: int, place: str) -> Any:
     try:
         _check(graph, columns)
         onnx.checker.check_model(graph)
-    except (ValueError, KeyError, IndexError, OverflowError, onnx.checker.ValidationError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, onnx.checker.ValidationError) as error:
         raise ArtefactRefused(f"an ONNX model that is not taken: {str(error).splitlines()[0]}"[:300], place=place) from error
     return graph
 
@@ -315,11 +315,10 @@ def _check_trees(node: Any, width: int | None) -> None:
     children = [*zip(tree[inner].tolist(), yes[inner].tolist(), strict=True), *zip(tree[inner].tolist(), no[inner].tolist(), strict=True)]
     if not known.issuperset(children):
         raise ValueError("a tree points outside itself")
-    if len(set(children)) != len(children) and _circular(inner_nodes, children):  # splits by several categories share what follows them
+    if _circular(inner_nodes, children):  # but splits by several categories may share what follows them
         raise ValueError("a tree runs in a circle")
-    roots = {t for t, _ in known - set(children)}
-    if roots != set(tree.tolist()):
-        raise ValueError("a tree without a beginning")
+    if sorted(t for t, _ in known - set(children)) != sorted(set(tree.tolist())):
+        raise ValueError("a tree without one beginning")
     leaf = "class" if "class_ids" in held else "target"
     ids, trees, nodes = (np.asarray(held.get(f"{leaf}_{name}", ()), dtype=np.int64) for name in ("ids", "treeids", "nodeids"))
     weights = held.get(f"{leaf}_weights", held.get(f"{leaf}_weights_as_tensor", ()))

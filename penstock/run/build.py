@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.craft.lineage.shape import Shape, parsed, shape_of
+from penstock.craft.temporal.clocks import same_clock
 from penstock.ground.errors import DefinitionError, PenstockError, QueryError, UserCodeError, did_you_mean
 from penstock.ground.failpoints import reach
 from penstock.ground.names import literal, quote
@@ -236,6 +237,8 @@ def _from_query(job: Job, made: Sql, scans: Mapping[str, Scan]) -> tuple[Schema,
         right = visible(scans[join.right].schema)
         take = join.take if join.take is not None else tuple(n for n in right.names if n not in schema and n != join.right_on)
         name = "_computed" if i == len(made.asofs) else f"_step{i}"
+        if join.on in schema and join.right_on in right:
+            same_clock(schema.field(join.on), right.field(join.right_on), place=f"{job.name}.asof({join.right})", dates=True)
         within = float(seconds(join.within)) if join.within else None
         schema = job.session.asof(name, left, join.right, by=join.by, on=join.on, right_on=join.right_on, within_s=within, take=take)
         left = name

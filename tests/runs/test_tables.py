@@ -248,3 +248,16 @@ def test_exports_are_written_after_publishing(shop: Any) -> None:
     shop.made()
     assert sorted(shop.folder.joinpath("out/totals.csv").read_text().splitlines()[1:]) == ['"ada",30', '"bob",20']
     assert {p.name for p in (shop.folder / "out").iterdir()} == {"totals.csv", "totals.parquet", "totals.json"}
+
+
+def test_a_join_as_of_an_instant_and_a_time_without_zone_is_refused(shop: Any) -> None:
+    shop.write("a.csv", "k,at\n1,2026-01-01T10:00:00\n")
+    shop.pipeline(
+        'raw = ps.files("a.csv", columns={"k": "long", "at": "timestamp"})\n\n@ps.table()\ndef zoned(raw):\n'
+        "    return ps.sql('SELECT k, \"at\" AT TIME ZONE \\'UTC\\' AS at FROM raw')\n\n@ps.table()\ndef made(raw, zoned):\n"
+        "    return ps.sql('SELECT * FROM raw').asof(zoned, by='k', on='at', take=[])\n"
+    )
+    error = shop.failed("made")
+    assert error["code"] == "E1001"
+    assert error["place"] == "made.asof(zoned)"
+    assert "which zone" in error["hint"]

@@ -600,6 +600,24 @@ def test_asof_leaves_out_what_is_too_old_and_takes_what_is_just_old_enough(sessi
     assert joined(session, within_s=5 * 3600.0, known=True) == {}
 
 
+def test_asof_takes_the_correction_that_was_known_last(session: Session) -> None:
+    session.bind("l", pa.table({"id": [1, 2, 3], "k": ["a"] * 3, "t": [at(5), at(7), at(9)]}))
+    facts = {"k": ["a"] * 4, "t": [at(4)] * 3 + [at(1)], "known": [at(3), at(2), at(8), at(9)], "v": [1, 2, 3, 4]}
+    session.bind("r", pa.table(facts))
+    session.asof("j", "l", "r", by=["k"], on="t", right_on="t", within_s=None, take=["v"], right_known="known")
+    assert session.rows("SELECT id, v FROM j ORDER BY id") == [(1, 1), (2, 1), (3, 3)]
+
+
+def test_asof_tells_the_time_of_the_row_that_was_newest_however_old(session: Session) -> None:
+    session.bind("l", pa.table({"id": [1, 2, 3], "k": ["a", "a", "b"], "t": [at(2), at(9), at(9)]}))
+    session.bind("r", pa.table({"k": ["a"], "t": [at(1)], "v": [7]}))
+    schema = session.asof("j", "l", "r", by=["k"], on="t", right_on="t", within_s=3600.0, take=["v"], event_as="event")
+    assert schema.names == ("id", "k", "t", "v", "event")
+    assert session.rows("SELECT id, v, event IS NULL, epoch_us(t) - epoch_us(event) FROM j ORDER BY id") == [
+        (1, 7, False, 3_600_000_000), (2, None, False, 8 * 3_600_000_000), (3, None, True, None),
+    ]  # fmt: skip
+
+
 def test_asof_says_which_column_is_wrong(session: Session) -> None:
     session.bind("l", pa.table({"k": [1], "t": [at(1)], "v": [1]}))
     session.bind("r", pa.table({"k": [1], "t": [at(1)], "v": [1]}))

@@ -22,6 +22,7 @@ from penstock.ground.ids import SystemIds
 from penstock.ground.names import quote
 from penstock.ports.adapters import Context
 from penstock.ports.queue import NewJob, Offers
+from penstock.project.project import Project
 from penstock.testing.clock import START
 from penstock.testing.suites.state import *  # noqa: F403
 from tests.services.postgres_state import Place, new_state, opened, place
@@ -288,3 +289,22 @@ def test_a_commit_that_nobody_can_tell_of_is_unknown_and_may_be_repeated(place: 
     proxy.shut = False
     assert [job.name for job in state.queue.enqueue(jobs, now=START)] == ["x"]
     assert len(other.queue.jobs()) == 1
+
+
+def test_a_project_runs_with_its_state_in_the_database(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = place.address()
+    (tmp_path / "data.csv").write_text("x\n1\n2\n")
+    (tmp_path / "pipeline.py").write_text(
+        'import penstock as ps\n\nraw = ps.files("data.csv")\n\n\n@ps.table\ndef twice(raw):\n    return ps.sql("SELECT x * 2 AS y FROM raw")\n'
+    )
+    (tmp_path / "penstock.toml").write_text(
+        f'[project]\nlevel = "shared"\n[level.shared]\nstate = "{place.server.url}?schema={address.schema}"\n'
+    )
+    monkeypatch.setenv("PENSTOCK_STATE_PASSWORD", place.server.password)
+    for made in (2, 0):
+        with Project.open(tmp_path) as project:
+            report = project.run()
+            assert report.ok
+            assert sum(result.status == "made" for result in report.results) == made
+            assert [row["y"] for row in project.query("SELECT y FROM twice ORDER BY y").rows()] == [2, 4]
+    assert {"raw", "twice"} <= set(opened(address).heads("asset"))

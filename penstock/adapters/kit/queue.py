@@ -80,7 +80,11 @@ class SqlQueue:
 
     def counts(self, *, run: str = "") -> Mapping[Status, int]:
         where, values = (" WHERE run = :run", {"run": run}) if run else ("", {})
-        found: dict[str, int] = dict(self._database.read(f"SELECT status, count(*) FROM queue_jobs{where} GROUP BY status", **values))
+        parts = (
+            f"SELECT status, count(*) AS n FROM queue_jobs{where} GROUP BY run, status"  # in the order of an index: a million is not sorted
+        )
+        query = f"SELECT status, sum(n) FROM ({parts}) AS of_run GROUP BY status"
+        found: dict[str, int] = {status: int(n) for status, n in self._database.read(query, **values)}
         return {status: found.get(status, 0) for status in STATUSES}
 
     def workers(self, *, now: datetime) -> Sequence[Worker]:

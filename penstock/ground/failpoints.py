@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from penstock.ground.environ import environment
 
-#: Every point of a run, in the order a run reaches them, and those of the queue. Fault rigs iterate over this list, so that none is forgotten.
+#: Every point of a run, in the order a run reaches them, and those of the queue and of what does its jobs. Fault rigs iterate over this list, so that none is forgotten.
 POINTS = (
     "run.claimed",
     "source.files_listed",
@@ -34,6 +34,10 @@ POINTS = (
     "state.append.after",
     "queue.write.before",
     "queue.write.after",
+    "run.queued",
+    "worker.claimed",
+    "worker.worked",
+    "worker.recorded",
 )
 
 _armed: dict[str, list[tuple[Callable[[], None], int]]] = {}

@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from penstock.project.query import Result
     from penstock.project.trace import TraceStep
     from penstock.run.difference import Difference
-    from penstock.run.execute import RunReport
+    from penstock.run.execute import RunReport, Sight, Wanted
     from penstock.run.rebuild import Rebuilt
     from penstock.run.registry import Promotion
     from penstock.run.replay import ReplayReport
     from penstock.run.sweep import Search, Space, Swept
     from penstock.run.upkeep import Keep, UpkeepResult
+    from penstock.run.worker import Attempt, Works
 
 Params = Mapping[str, Mapping[str, Any]]
 #: What runs in a process of its own.
@@ -261,24 +262,57 @@ class Project:
             plan(self.declared(params), made, self.seen(chosen), chosen=chosen, force=forced, looks=self.looks(chosen)).actions
         )
 
-    def run(self, *selection: str, params: Params | None = None, force: bool = False) -> RunReport:
+    def run(self, *selection: str, params: Params | None = None, force: bool = False, priority: int = 0) -> RunReport:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
         from penstock.project.notebook import ShownReport
-        from penstock.run.execute import Wanted, run
-        from penstock.run.kinds import KINDS
-        from penstock.run.upkeep import needs_upkeep
+        from penstock.run.execute import run
 
         chosen = set(select(self.graph, selection, needed=True))
         forced = set(select(self.graph, selection)) if force else set()
+        wanted: list[Wanted] = []
+
+        def look() -> Wanted:
+            wanted.append(self.wanted(chosen, params, force=forced if not wanted else ()))
+            return wanted[-1]
+
+        def sight(payload: Mapping[str, Any]) -> Wanted:
+            """As this run looked at the sources, if the job is as it would put it in itself."""
+            name, last = payload["asset"], wanted[-1]
+            if name not in last.chosen or payload["params"].get(name, {}) != dict((params or {}).get(name, {})):
+                return self.sight(payload)
+            return replace(last, force={name} if payload["force"] else (), looks={name} if payload["look"] else ())
+
+        report = run(look, self.runtime, self.works(sight), params=params, priority=priority)
+        return ShownReport(report.run, report.started, report.seconds, report.results)
+
+    def wanted(self, chosen: Collection[str], params: Params | None = None, *, force: Collection[str] = ()) -> Wanted:
+        """What is wanted of some assets, with the sources as they are now."""
+        from penstock.run.execute import Wanted
+
         unseen: dict[str, PenstockError] = {}
         before_ns = int(self.clock.now().timestamp() * 1e9)
         seen = self.seen(chosen, unseen)
         self._remember(seen, before_ns)
-        wanted = Wanted(self.graph, self.declared(params), seen, chosen, forced, self.looks(chosen), unseen)
-        report = run(wanted, self.runtime, KINDS)
-        if crowded := [r.asset for r in report.results if r.status == "made" and needs_upkeep(int(r.body.get("files", 0)))]:
-            self.upkeep(*crowded)
-        return ShownReport(report.run, report.started, report.seconds, report.results)
+        return Wanted(self.graph, self.declared(params), seen, chosen, force, self.looks(chosen), unseen)
+
+    def sight(self, payload: Mapping[str, Any]) -> Wanted:
+        """What a queued job wants; see `run.execute.Sight`."""
+        name = str(payload["asset"])
+        self.graph.node(name)
+        wanted = self.wanted({name}, payload["params"], force={name} if payload["force"] else ())
+        return replace(wanted, looks={name} if payload["look"] else ())
+
+    def works(self, sight: Sight | None = None) -> Works:
+        """What each kind of queued job does."""
+        from functools import partial
+
+        from penstock.run.execute import make
+        from penstock.run.kinds import KINDS
+
+        return {"asset": partial(make, sight=sight or self.sight, kinds=KINDS), "upkeep": self._cared_for}
+
+    def _cared_for(self, attempt: Attempt) -> list[dict[str, Any]]:
+        return [result.record() for result in self.upkeep(str(attempt.payload["asset"]))]
 
     def upkeep(self, *selection: str, keep: Keep | None = None, orphan_age: timedelta | None = None) -> list[UpkeepResult]:
         """Compacts small files, forgets old versions, removes orphans. `run` does it by itself for tables that need it."""

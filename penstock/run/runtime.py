@@ -92,7 +92,7 @@ class Job:
     """One action being worked on.
 
     Attributes:
-        versions: newest version of every asset, as this run sees it.
+        versions: newest version of every asset, as this job sees it.
         base: body of the asset's newest record, {} if it was never made.
         token: names this piece of work; the same work after a crash has the same token.
         started: tick of the clock at which work began.

@@ -272,20 +272,20 @@ class Project:
         wanted: list[Wanted] = []
 
         def look() -> Wanted:
-            wanted.append(self.wanted(chosen, params, force=forced if not wanted else ()))
+            wanted.append(self._wanted(chosen, params, force=forced if not wanted else ()))
             return wanted[-1]
 
         def sight(payload: Mapping[str, Any]) -> Wanted:
             """As this run looked at the sources, if the job is as it would put it in itself."""
             name, last = payload["asset"], wanted[-1]
             if name not in last.chosen or payload["params"].get(name, {}) != dict((params or {}).get(name, {})):
-                return self.sight(payload)
+                return self._sight(payload)
             return replace(last, force={name} if payload["force"] else (), looks={name} if payload["look"] else ())
 
         report = run(look, self.runtime, self.works(sight), params=params, priority=priority)
         return ShownReport(report.run, report.started, report.seconds, report.results)
 
-    def wanted(self, chosen: Collection[str], params: Params | None = None, *, force: Collection[str] = ()) -> Wanted:
+    def _wanted(self, chosen: Collection[str], params: Params | None = None, *, force: Collection[str] = ()) -> Wanted:
         """What is wanted of some assets, with the sources as they are now."""
         from penstock.run.execute import Wanted
 
@@ -295,11 +295,11 @@ class Project:
         self._remember(seen, before_ns)
         return Wanted(self.graph, self.declared(params), seen, chosen, force, self.looks(chosen), unseen)
 
-    def sight(self, payload: Mapping[str, Any]) -> Wanted:
+    def _sight(self, payload: Mapping[str, Any]) -> Wanted:
         """What a queued job wants; see `run.execute.Sight`."""
         name = str(payload["asset"])
         self.graph.node(name)
-        wanted = self.wanted({name}, payload["params"], force={name} if payload["force"] else ())
+        wanted = self._wanted({name}, payload["params"], force={name} if payload["force"] else ())
         return replace(wanted, looks={name} if payload["look"] else ())
 
     def works(self, sight: Sight | None = None) -> Works:
@@ -309,7 +309,7 @@ class Project:
         from penstock.run.execute import make
         from penstock.run.kinds import KINDS
 
-        return {"asset": partial(make, sight=sight or self.sight, kinds=KINDS), "upkeep": self._cared_for}
+        return {"asset": partial(make, sight=sight or self._sight, kinds=KINDS), "upkeep": self._cared_for}
 
     def _cared_for(self, attempt: Attempt) -> list[dict[str, Any]]:
         return [result.record() for result in self.upkeep(str(attempt.payload["asset"]))]

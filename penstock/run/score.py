@@ -109,7 +109,6 @@ def _scored(
 
     from penstock.craft.learning import answers, runtimes
     from penstock.craft.learning.ahead import ahead
-    from penstock.craft.learning.signing import Keys
 
     kept = [stream.schema.field(name) for name in keep]
     moment = pa.timestamp("us", "UTC")
@@ -129,9 +128,7 @@ def _scored(
         chosen = scorer
         for number, (batch, X) in enumerate(ahead(encoded(), 2)):
             if number == 0:
-                found = runtimes.fastest(
-                    scorer, X, rows=rows, cache=job.runtime.folder / "cache" / "compiled", keys=Keys(job.runtime.folder / "keys")
-                )
+                found = runtimes.fastest(scorer, X, rows=rows, cache=job.runtime.folder / "cache" / "compiled", keys=job.runtime.keys)
                 used.append(found)
                 chosen = found.scorer
             columns = [*batch.columns, *answers.columns(chosen, X, reasons)]

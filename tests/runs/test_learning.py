@@ -153,3 +153,15 @@ def test_a_refused_version_leaves_the_live_one_described_and_scoring(shop: Any) 
     assert shop.rows("SELECT count(*) AS n, min(model_version) AS low, max(model_version) AS high FROM scores") == [
         {"n": 840, "low": "v1", "high": "v1"}
     ]
+
+
+def test_reasons_stand_beside_each_score(shop: Any) -> None:
+    write(shop, "a", 0, 800)
+    shop.pipeline(
+        PIPELINE.replace("GATES", "").replace("ps.predictions(chance, over=rows)", "ps.predictions(chance, over=rows, reasons=2)")
+    )
+    shop.made()
+    found = shop.rows("SELECT reason_1, reason_1_by AS first, reason_2_by AS second FROM scores")
+    assert len(found) == 800
+    assert all(abs(r["first"]) >= abs(r["second"]) for r in found)
+    assert sum(r["reason_1"] == "size" for r in found) > 400, "what the label was made of"

@@ -90,6 +90,8 @@ def fitted(runtime: Runtime, order: Fit, model: Model, *, run: str) -> tuple[Map
     log = runtime.folder / "logs" / f"{run}-{order.model}.log"
     task = Task(f"fit:{order.model}:{runtime.ids.new()}", runtime.code.calls["fit"], order.record(), limits, log=log)
     handle = runtime.compute.start(task)
+    if order.store:
+        _load_judges(order.format)
     curve: list[Mapping[str, Any]] = []
     seen = _Progress(arrays.folder / _PROGRESS)
     ended = None
@@ -104,6 +106,17 @@ def fitted(runtime: Runtime, order: Fit, model: Model, *, run: str) -> tuple[Map
         if ended is None:
             handle.cancel()
     return result_of(ended, model, order.model), _thinned(curve), ended
+
+
+def _load_judges(format: Format | None) -> None:
+    """Loads what will measure the model, while another process fits it; some seconds with scikit-learn."""
+    from importlib import import_module
+
+    modules = ["metrics", "slices", "figures", "curves", "leakage", "paired"]
+    if format is None or format == "skops":
+        modules.append("artefact.skops_zip")
+    for name in modules:
+        import_module(f"penstock.craft.learning.{name}")
 
 
 def result_of(ended: Ended, model: Model, name: str) -> Mapping[str, Any]:

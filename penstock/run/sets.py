@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.craft.learning.training import Filled, Make, Target
 
 #: Rows of each set of which the columns are also kept as they were before encoding: for leak detectors and weak slices.
-SAMPLE = 100_000
+SAMPLE = 50_000
 
 
 @dataclass(frozen=True)

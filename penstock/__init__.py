@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from penstock.craft.learning.training import TrainingSet
     from penstock.project.project import Project
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PenstockError", "Project", "TrainingSet", "after", "append", "between", "bucket", "by", "by_group", "by_ratio", "by_time",

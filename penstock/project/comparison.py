@@ -15,6 +15,8 @@ from penstock.project.report import STYLE, pill
 
 #: Size of a plot in pixels, and of its margins.
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 520, 200, 64, 44, 12
+#: Colours of versions in one plot, the newest first; more versions are not drawn.
+COLOURS = ("#2563eb", "#c2410c", "#16a34a", "#7c3aed", "#0891b2", "#64748b")
 
 
 def write_page(project: Project, model: str, versions: Sequence[Mapping[str, Any]]) -> Path:
@@ -38,6 +40,7 @@ def page(model: str, versions: Sequence[Mapping[str, Any]]) -> str:
         "main", tag("h1", f"{model}: {len(versions)} versions"),
         tag("h2", "Metrics of the test rows, with 95 % intervals"), tag("div", tag("div", plots, class_="two"), class_="panel"),
         [tag("h2", "By parameter"), tag("div", tag("div", swept, class_="two"), class_="panel")] if swept else None,
+        _curves(versions),
         tag("h2", "Versions"), tag("div", _table(versions, names, metrics), class_="panel"),
         tag("h2", "Data"), tag("div", _data(versions), class_="panel"),
     )  # fmt: skip
@@ -81,6 +84,27 @@ def _data(versions: Sequence[Mapping[str, Any]]) -> Html:
         for v in versions
     ]
     return table(["version", "learnt from", "tested on", *inputs], rows, right=("learnt from", "tested on"))
+
+
+def _curves(versions: Sequence[Mapping[str, Any]]) -> Html | None:
+    """The newest versions' ROC, precision-recall and learning curves, each version a line of its own colour."""
+    few = versions[: len(COLOURS)]
+    drawn = []
+    for name, x, y in (("roc", "false positive rate", "true positive rate"), ("precision_recall", "recall", "precision")):
+        lines = [(v["version"], list(zip(c["x"], c["y"], strict=True))) for v in few if isinstance(c := v["curves"].get(name), Mapping)]
+        if lines:
+            drawn.append(tag("div", tag("h3", name.replace("_", " and ")), lines_svg(lines, x, y), class_="fix"))
+    learnt = [(v["version"], points) for v in few if len(points := _learning(v["learning"])) > 1]
+    if learnt:
+        drawn.append(tag("div", tag("h3", "Learning"), lines_svg(learnt, "step", "reported"), class_="fix"))
+    return joined([tag("h2", "Curves"), tag("div", tag("div", drawn, class_="two"), class_="panel")]) if drawn else None
+
+
+def _learning(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """The first reported value over the steps of the last phase."""
+    last = [p for p in points if p["phase"] == points[-1]["phase"]] if points else []
+    names = list(last[0]["values"]) if last else []
+    return [(float(p["step"]), float(p["values"][names[0]])) for p in last if names and names[0] in p["values"]]
 
 
 # -- plots ----------------------------------------------------------------------------------------------------------
@@ -133,6 +157,24 @@ def parameter_svg(versions: Sequence[Mapping[str, Any]], name: str, metric: str)
         x = LEFT + 12 + (p - low) / (high - low) * (WIDTH - LEFT - 36)
         marks.append(tag("text", f"{p:g}", x=f"{x:.1f}", y=HEIGHT + TOP + 16, text_anchor="middle"))
     return _plot(scale, marks, f"{metric} by {name}")
+
+
+def lines_svg(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], x: str, y: str) -> Html:
+    """Named lines over common axes, with a legend."""
+    scale = _scale([b for _, points in lines for _, b in points])
+    low, high = min(a for _, points in lines for a, _ in points), max(a for _, points in lines for a, _ in points)
+    across = (WIDTH - LEFT - 24) / ((high - low) or 1.0)
+    marks: list[object] = []
+    for (name, points), colour in zip(lines, COLOURS, strict=False):
+        path = " ".join(f"{LEFT + 12 + (a - low) * across:.1f},{scale(b):.1f}" for a, b in points)
+        marks.append(tag("polyline", tag("title", name), points=path, fill="none", stroke=colour, stroke_width=1.6))
+    for i, ((name, _), colour) in enumerate(zip(lines, COLOURS, strict=False)):
+        marks.append(tag("text", name, x=LEFT + 18 + i * 52, y=HEIGHT + TOP + 38, fill=colour, style=f"fill: {colour}; font-weight: 600"))
+    marks += [
+        tag("text", f"{v:.3g}", x=f"{LEFT + 12 + (v - low) * across:.1f}", y=HEIGHT + TOP + 16, text_anchor="middle") for v in (low, high)
+    ]
+    marks.append(tag("text", f"{y} over {x}", x=WIDTH / 2 + LEFT / 2, y=HEIGHT + TOP + 16, text_anchor="middle"))
+    return _plot(scale, marks, f"{y} over {x}")
 
 
 class _scale:

@@ -36,7 +36,7 @@ def _line(version: Mapping[str, Any], live: str) -> dict[str, Any]:
         "train_rows": version["train_rows"], "test_rows": version["test_rows"], "metrics": dict(version["metrics"]),
         "intervals": dict(overall.get("intervals", {})), "cross": (version.get("cross") or {}).get("values"),
         "failed": [str(g["name"]) for g in version.get("gates", []) if not g["passed"]],
-        "worst": _worst(version.get("slices", [])), "seconds": version.get("seconds"), "fit_seconds": version.get("fit_seconds"),
+        "curves": dict(version.get("curves") or {}), "learning": list(version.get("curve") or []), "worst": _worst(version.get("slices", [])), "seconds": version.get("seconds"), "fit_seconds": version.get("fit_seconds"),
         "cpu_seconds": cost.get("cpu_seconds"), "peak_memory_bytes": cost.get("peak_memory_bytes"), "run": version.get("run", ""),
     }  # fmt: skip
 

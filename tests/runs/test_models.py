@@ -419,15 +419,20 @@ def test_ranges_are_searched_the_same_way_twice(shop: Any, search: Any) -> None:
 
 
 def test_versions_are_compared(shop: Any) -> None:
+    from penstock.project.comparison import write_page
     from penstock.project.experiments import card, compared, differing
 
     write(shop)
-    declare(shop)
+    declare(shop, body="for step in range(5):\n        train.report(step, loss=1 / (step + 1))\n    " + TREE)
     shop.made("model")
     shop.made("model", params={"model": {"depth": 4}})
     with shop.open() as project:
         found = compared(project, "model")
         text = card(project, "model")
+        page = write_page(project, "model", found).read_text()
+    assert all(f">{word}</h3>" in page for word in ("roc_auc", "roc_auc by depth", "roc", "precision and recall", "Learning"))
+    assert page.count("<svg") >= 6
+    assert "<script" not in page
     assert [(v["version"], v["live"]) for v in found] == [("v2", True), ("v1", False)]
     assert differing(found) == ["depth"]
     assert "# model v2" in text

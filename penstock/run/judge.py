@@ -83,7 +83,8 @@ def _leaks(job: Job, model: Model, sets: Sets) -> tuple[Finding, ...] | None:
     key, time = _kept(job, model)
     train, test = (Sample(part.raw, time or None) for part in (sets.train, sets.test))
     by_rows = leakage.detect(
-        train, test, kind=model.kind, label=model.label, columns=sets.encoder.names, group=model.group, key=key, allow=allow, seed=model.seed
+        train, test, kind=model.kind, label=model.label, columns=sets.encoder.names, group=model.group, key=key, times=sets.times,
+        allow=allow, seed=model.seed,
     )  # fmt: skip
     by_lineage = leaks(job.graph, model, _upstream_columns(job), name=job.name, allow=allow)
     named = {c for f in by_lineage for c in f.columns}

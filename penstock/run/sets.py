@@ -29,6 +29,7 @@ class Sets:
     Attributes:
         boundary: the first moment of the test set, or how it was taken.
         test_query: reads the test rows again, `test_rows` of them, for a model with another encoder.
+        times: feature column -> the column of the sampled rows that says when its value was known.
         notes: what a person should know of the rows, such as columns without a value.
     """
 
@@ -39,6 +40,7 @@ class Sets:
     boundary: str
     test_query: str
     test_rows: int
+    times: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 
@@ -112,20 +114,24 @@ def read(job: Job, model: Model, rows: Rows, division: Division, make: Make) -> 
     learnt = f"{usable} AND NOT ({division.test})"
     encoder = encoding.learn(rows.schema, rows.columns, _texts(session, model, rows, learnt))
     target = training.Target(model.label, model.kind, _classes(session, model, rows, learnt, job.name), model.weight, model.group)
-    wanted = tuple(dict.fromkeys((*rows.columns, *target.columns, *kept_columns(model, rows))))
+    known = tuple(joined.known for joined in rows.joined)
+    wanted = tuple(dict.fromkeys((*rows.columns, *target.columns, *kept_columns(model, rows), *known)))
     keep = kept_columns(model, rows)
     columns = ", ".join(quote(c) for c in wanted)
     by = [*((model.group,) if model.group else ()), *((rows.time,) if rows.time else ()), *rows.key]
     order = f" ORDER BY {', '.join(quote(c) for c in dict.fromkeys(by))}" if by else ""
     found = f"SELECT {columns} FROM {quote(rows.relation)} WHERE "
     train = training.fill(
-        session.read(found + learnt + order), division.train, encoder, target=target, keep=keep, sample=SAMPLE, make=make
+        session.read(found + learnt + order), division.train, encoder, target=target, keep=keep, sample=SAMPLE, beside=known, make=make
     )  # fmt: skip
     test_query = f"{found}{usable} AND ({division.test}){order}"
     test = training.fill(
-        session.read(test_query), division.usable - division.train, encoder, target=target, keep=keep, sample=SAMPLE
+        session.read(test_query), division.usable - division.train, encoder, target=target, keep=keep, sample=SAMPLE, beside=known
     )  # fmt: skip
-    return Sets(encoder, target, train, known_classes(test, target, job), division.boundary, test_query, len(test), notes(train, encoder))
+    times = {column: joined.known for joined in rows.joined for column in joined.columns}
+    return Sets(
+        encoder, target, train, known_classes(test, target, job), division.boundary, test_query, len(test), times, notes(train, encoder)
+    )
 
 
 def kept_columns(model: Model, rows: Rows) -> tuple[str, ...]:

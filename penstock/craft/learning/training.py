@@ -125,6 +125,7 @@ def fill(
     target: Target | None = None,
     keep: Sequence[str] = (),
     sample: int = 0,
+    beside: Sequence[str] = (),
     make: Make = _in_memory,
 ) -> Filled:
     """Encodes a stream of batches into one matrix, in the order of the stream.
@@ -134,7 +135,7 @@ def fill(
     Cost:    8 bytes per value, once, and one batch; columns in `keep` are held as Arrow beside it, and `sample` rows of raw columns.
     Args:    target: the columns that are learnt; without one only X is filled.
              keep: columns that are returned as they are, e.g. keys and slice columns.
-             sample: about how many rows, evenly spread over the stream, are also returned as they came.
+             sample: about how many rows, evenly spread over the stream, are also returned as they came, with columns `beside` them.
              make: makes an array of a name, shape and type; by default in memory.
     Raises:  LedgerImbalance(E3002) if the stream has another number of rows; SchemaDrift(E2003);
              DefinitionError(E1001) for labels, weights or groups that cannot be learnt from.
@@ -150,7 +151,7 @@ def fill(
     grouped: list[pa.Array] = []
     picked: list[NDArray[np.int64]] = []
     raw: list[pa.RecordBatch] = []
-    names = list(dict.fromkeys((*encoder.names, *(target.columns if target else ()), *keep)))
+    names = list(dict.fromkeys((*encoder.names, *(target.columns if target else ()), *keep, *beside)))
     low, high = np.full(len(encoder.columns), np.nan), np.full(len(encoder.columns), np.nan)
     nulls: NDArray[np.int64] = np.zeros(len(encoder.columns), dtype=np.int64)
     start = 0

@@ -84,7 +84,7 @@ def test_a_score_is_traced_back_to_its_line(shop: Any) -> None:
     shop.made()
     with shop.open() as project:
         step = project.trace("scores", {"id": 523})
-    model, scored = step.inputs
+    model, *_, scored = step.inputs
     assert (model.asset, scored.asset) == ("chance", "rows")
     source = scored.inputs[0]
     assert source.asset == "events"

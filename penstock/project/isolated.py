@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.ground.errors import CodeChanged
+from penstock.ground.errors import CodeChanged, Fenced
 from penstock.project.code import CodeReader
 from penstock.project.discover import assets_of, load_modules
+from penstock.project.jobs import works
+from penstock.project.project import Project
 from penstock.run.fit import from_payload, work
+from penstock.run.worker import Attempt
 from penstock.spec.models import Model
 
 
@@ -24,3 +27,16 @@ def fit(payload: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Model) or found != order.digest:
         raise CodeChanged("the code changed while it was used", place=order.model, hint="run again")
     return work(model, order)
+
+
+def job(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Does one queued job of a project's folder in this process; gives its result and what it cost besides what is measured.
+
+    Raises: Fenced(E4004) if another worker has the job by now; what the job raises.
+    """
+    with Project.open(str(payload["root"]), level=payload["level"]) as project:
+        found = project.state.queue.jobs([str(payload["job"])])
+        if not found or found[0].epoch != payload["epoch"]:
+            raise Fenced("the job was taken over", place=str(payload["job"]), expected=f"epoch {payload['epoch']}")
+        attempt = Attempt(found[0], project.runtime)
+        return {"result": works(project)[found[0].kind](attempt), "cost": attempt.cost}

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, Mapping[str, Any]]
 #: What runs in a process of its own.
-CALLS = {"fit": "penstock.project.isolated:fit"}
+CALLS = {"fit": "penstock.project.isolated:fit", "job": "penstock.project.isolated:job"}
 
 
 def silent(event: Event) -> None:
@@ -303,13 +303,13 @@ class Project:
         return replace(wanted, looks={name} if payload["look"] else ())
 
     def works(self, sight: Sight | None = None) -> Works:
-        """What each kind of queued job does."""
+        """What each kind of a run's own jobs does; `project.jobs.works` has all kinds."""
         from functools import partial
 
         from penstock.run.execute import make
         from penstock.run.kinds import KINDS
 
-        return {"asset": partial(make, sight=sight or self._sight, kinds=KINDS), "upkeep": self._cared_for}
+        return {"make": partial(make, sight=sight or self._sight, kinds=KINDS), "upkeep": self._cared_for}
 
     def _cared_for(self, attempt: Attempt) -> list[dict[str, Any]]:
         return [result.record() for result in self.upkeep(str(attempt.payload["asset"]))]

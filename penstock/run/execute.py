@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -94,6 +95,8 @@ _ANY = Offers(memory_bytes=2**62, cores=2.0**40, gpus=2**30)
 _LOOKS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 #: How many ids are asked for at once.
 _PAGE = 500
+#: Whether this thread is making an asset: a run within a run, which may not wait for the jobs of the outer one.
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def run(look: Callable[[], Wanted], runtime: Runtime, works: Works, *, params: Params | None = None, priority: int = 0) -> RunReport:
@@ -178,8 +181,9 @@ class _Run:
         declared = wanted.declared[node.name]
         same = digest([declared.definition, dict(declared.parts), declared.contract, declared.recorded_params, force])
         payload = {"asset": node.name, "params": own, "force": force, "look": looks, **AGAIN}
+        key, at_once, dedupe = (f"make:{node.name}", 1, f"asset:{node.name}:{same}") if not _inside.get() else ("", 0, "")
         return NewJob(
-            f"asset:{node.name}", "asset", payload, self.id, self.priority, f"make:{node.name}", 1, f"asset:{node.name}:{same}",
+            f"asset:{node.name}", "make", payload, self.id, self.priority, key, at_once, dedupe,
             after=tuple(ids[name] for name in node.inputs if name in ids), attempts=attempts(OF_ASSETS), needs=Needs(cores=1), id=ids[node.name],
         )  # fmt: skip
 
@@ -283,7 +287,7 @@ def make(attempt: Attempt, sight: Sight, kinds: Kinds) -> dict[str, Any]:
     """
     runtime, wanted = attempt.runtime, sight(attempt.payload)
     node = wanted.graph.node(str(attempt.payload["asset"]))
-    tick = runtime.clock.tick()
+    tick, outer = runtime.clock.tick(), _inside.set(True)
     try:
         return _made(node, attempt, wanted, kinds)
     except (PenstockError, OSError) as error:
@@ -293,6 +297,8 @@ def make(attempt: Attempt, sight: Sight, kinds: Kinds) -> dict[str, Any]:
             runtime.state.append("failure", node.name, {"error": record, "seconds": seconds}, at=runtime.clock.now())
             runtime.tell(Event("failed", node.name, str(error), record))
         raise
+    finally:
+        _inside.reset(outer)
 
 
 def _made(node: Node, attempt: Attempt, wanted: Wanted, kinds: Kinds) -> dict[str, Any]:

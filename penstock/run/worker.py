@@ -35,12 +35,14 @@ class Attempt:
 
     Attributes:
         stop: set when the job is to end: somebody cancelled it, or another worker has it. Work that can be ended looks at it.
+        leaving: set when the worker itself must end, and what it does is for others.
         cost: what the attempt took besides what is measured of this process; numbers are added to it.
     """
 
     job: QueuedJob
     runtime: Runtime
     stop: threading.Event = field(default_factory=threading.Event)
+    leaving: threading.Event = field(default_factory=threading.Event)
     cost: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -97,13 +99,13 @@ class Beat:
             self._stop.set()
 
 
-def work(lease: Lease, runtime: Runtime, works: Works) -> QueuedJob | None:
+def work(lease: Lease, runtime: Runtime, works: Works, *, leaving: threading.Event | None = None) -> QueuedJob | None:
     """Does one job and records how the attempt ended; None if another worker has taken it over.
 
     Raises: what is no error of a job: a defect of ours after the job was recorded as failed, an interrupt after it was given back.
     """
     queue, clock = runtime.state.queue, runtime.clock
-    attempt = Attempt(lease.job, runtime)
+    attempt = Attempt(lease.job, runtime, leaving=leaving or threading.Event())
     reach("worker.claimed")
     meter = Meter(clock)
     defect: BaseException | None = None
@@ -114,6 +116,9 @@ def work(lease: Lease, runtime: Runtime, works: Works) -> QueuedJob | None:
             result = works[lease.job.kind](attempt)
             reach("worker.worked")
         except (PenstockError, OSError) as raised:
+            if isinstance(raised, JobCancelled) and attempt.leaving.is_set():
+                _given_back(queue, lease, clock.now())
+                return None
             error = record_of(raised, lease.job.name)
             if error is None:
                 defect, error = raised, defect_record(raised, lease.job.name)

@@ -31,5 +31,11 @@ def adapter_class(port: str, url: str) -> Any:
         ) from error
 
 
+def module_of(port: str, url: str) -> str:
+    """The module that has the adapter of a URL; "" for an unknown scheme."""
+    point = known(port).get(url.partition("://")[0].partition("+")[0])
+    return point.module if point is not None else ""
+
+
 def opened(port: str, url: str, context: Context, **more: Any) -> Any:
     return adapter_class(port, url).open(url, context, **more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -34,8 +34,8 @@ def shared(url: str, context: Context) -> Compute:
         return _open[key]
 
 
-def default_url(sources: Mapping[str, Path], *, learns: bool) -> str:
-    """Processes of this machine, with the modules loaded that the project's tasks will need."""
+def default_url(sources: Mapping[str, Path], *, learns: bool, own: Sequence[str] = ()) -> str:
+    """Processes of this machine, with the modules loaded that the project's tasks will need; `own` are modules of Penstock."""
     named = [m for m in NAMED if find_spec(m) is not None and any(m.encode() in path.read_bytes() for path in sources.values())]
-    wanted = [*ALWAYS, *(m for m in LEARNING if learns and find_spec(m.partition(".")[0]) is not None), *named]
+    wanted = [*ALWAYS, *own, *(m for m in LEARNING if learns and find_spec(m.partition(".")[0]) is not None), *named]
     return f"process://?preload={','.join(wanted)}"

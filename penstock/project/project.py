@@ -27,7 +27,7 @@ from penstock.ports.engine import RawFile
 from penstock.ports.files import FileStore
 from penstock.ports.state import State
 from penstock.project import settings as settings_of
-from penstock.project.adapters import opened
+from penstock.project.adapters import module_of, opened
 from penstock.project.code import CodeReader, kept, laid_out, sources
 from penstock.project.declare import declared
 from penstock.project.discover import Found, found_in, load_modules
@@ -160,7 +160,14 @@ class Project:
         from penstock.project.processes import default_url, shared
 
         learns = any(node.kind == "model" for node in self.graph)
-        return shared(self.settings.urls.get("compute") or default_url(sources(self.root), learns=learns), self._context)
+        return shared(self.settings.urls.get("compute") or default_url(sources(self.root), learns=learns, own=self._own), self._context)
+
+    @property
+    def _own(self) -> list[str]:
+        """Modules of ours that every job in a process of its own needs."""
+        urls = self.settings.urls
+        ports = {"state": urls.get("state", "sqlite://"), "lake": urls.get("lake", "file://"), "engine": urls.get("engine", "duckdb://")}
+        return [CALLS["job"].partition(":")[0], *filter(None, (module_of(port, url) for port, url in ports.items()))]
 
     @property
     def _code(self) -> ProjectCode:

@@ -372,6 +372,20 @@ class SignatureRefused(PenstockError, ValueError):
     fault: ClassVar[Fault] = "user"
 
 
+class TrackerError(PenstockError, OSError):
+    """A tracker refuses what it is told, has not what it is asked for, or is no tracker."""
+
+    code: ClassVar[str] = "E6004"
+    fault: ClassVar[Fault] = "backend"
+
+
+class TrackerUnreachable(TrackerError):
+    """A tracker does not answer. What it is owed is told at a later run."""
+
+    code: ClassVar[str] = "E6005"
+    retry: ClassVar[bool] = True
+
+
 # -- 7: settings ----------------------------------------------------------------------------------------------------
 class SettingsError(PenstockError, ValueError):
     """A setting is missing or cannot be understood."""

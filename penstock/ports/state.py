@@ -7,7 +7,7 @@ over finds out at the next `renew` or at `append` with its claim, and must stop 
 Jobs wait and run in the state's `queue`, which is kept in the same database (ports/queue.py).
 
 Kinds in use: `asset` (a version was made), `listing` (files of a source as last loaded), `crawl` (columns of a source), `run`, `step`,
-`model`, `promotion`, `setting`. Readers ignore keys they do not know.
+`model`, `promotion`, `untold` (what a tracker is owed), `told` (how far it was told), `setting`. Readers ignore keys they do not know.
 """
 
 from __future__ import annotations

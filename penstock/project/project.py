@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from penstock.craft.learning.signing import Keys
@@ -26,6 +27,7 @@ from penstock.ports.compute import Compute
 from penstock.ports.engine import RawFile
 from penstock.ports.files import FileStore
 from penstock.ports.state import State
+from penstock.ports.tracker import Tracker, parted
 from penstock.project import settings as settings_of
 from penstock.project.adapters import module_of, opened
 from penstock.project.code import CodeReader, kept, laid_out, sources
@@ -103,6 +105,8 @@ class Project:
         """Gives everything back. Repeat: does nothing."""
         self.__dict__.pop("runtime", None)
         self.__dict__.pop("compute", None)
+        if "tracker" in self.__dict__:
+            self.__dict__.pop("tracker").close()
         if "state" in self.__dict__:
             self.__dict__.pop("state").close()
 
@@ -150,7 +154,8 @@ class Project:
             keys=Keys(folder / "keys"),
             cores=int(self.settings.options.get("threads", 0)) or cores(),
             fetch_model=self._fetched_model,
-            track=self._tracked,
+            project=self.settings.name,
+            open_tracker=(lambda: self.tracker) if "tracker" in urls else None,
             tell=lambda event: self.listener(event),
         )
 
@@ -180,10 +185,20 @@ class Project:
         if "://" not in source:
             yield self.root / source
             return
-        raise SettingsError("models come from files only so far", place=source)
+        address, reference = parted(source)
+        tracker = cast("Tracker", opened("tracker", address, self._context))
+        try:
+            with TemporaryDirectory(prefix="model-", dir=private_folder(self.settings.folder / "spill")) as folder:
+                yield tracker.fetch(reference, Path(folder))
+        finally:
+            tracker.close()
 
-    def _tracked(self, model: str, version: Mapping[str, Any]) -> None:
-        """Tells a registered version to the tracker of this level, if it has one."""
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Where registered versions are also told. Raises: SettingsError(E7001) if this level has none."""
+        if "tracker" not in self.settings.urls:
+            raise SettingsError("this level has no tracker", place=f"level.{self.settings.level}.tracker")
+        return cast("Tracker", opened("tracker", self.settings.urls["tracker"], self._context))
 
     @cached_property
     def files(self) -> FileStore:
@@ -273,6 +288,7 @@ class Project:
         """Makes the selected assets and all they need fresh; returns a `RunReport`. Failures are in the report, not raised."""
         from penstock.project.notebook import ShownReport
         from penstock.run.execute import run
+        from penstock.run.outbox import tell_owed
 
         chosen = set(select(self.graph, selection, needed=True))
         forced = set(select(self.graph, selection)) if force else set()
@@ -290,6 +306,7 @@ class Project:
             return replace(last, force={name} if payload["force"] else (), looks={name} if payload["look"] else ())
 
         report = run(look, self.runtime, self.works(sight), params=params, priority=priority)
+        tell_owed(self.runtime)
         return ShownReport(report.run, report.started, report.seconds, report.results)
 
     def _wanted(self, chosen: Collection[str], params: Params | None = None, *, force: Collection[str] = ()) -> Wanted:
@@ -310,13 +327,22 @@ class Project:
         return replace(wanted, looks={name} if payload["look"] else ())
 
     def works(self, sight: Sight | None = None) -> Works:
-        """What each kind of a run's own jobs does; `project.jobs.works` has all kinds."""
+        """What each kind of a run's own jobs does; `project.jobs.works` has all kinds. A run itself (`sight`) tells the tracker at its end."""
         from functools import partial
 
         from penstock.run.execute import make
         from penstock.run.kinds import KINDS
 
-        return {"make": partial(make, sight=sight or self._sight, kinds=KINDS), "upkeep": self._cared_for}
+        made = partial(make, kinds=KINDS)
+        return {"make": partial(made, sight=sight) if sight else partial(self._made_elsewhere, made), "upkeep": self._cared_for}
+
+    def _made_elsewhere(self, made: Callable[..., dict[str, Any]], attempt: Attempt) -> dict[str, Any]:
+        from penstock.run.outbox import tell_owed
+
+        found = made(attempt, sight=self._sight)
+        if self.graph.node(str(attempt.payload["asset"])).kind == "model":
+            tell_owed(self.runtime)
+        return found
 
     def _cared_for(self, attempt: Attempt) -> list[dict[str, Any]]:
         return [result.record() for result in self.upkeep(str(attempt.payload["asset"]))]
@@ -355,17 +381,23 @@ class Project:
     # -- models -----------------------------------------------------------------------------------------------------
     def release(self, model: str, *, version: str = "", by: str | None = None, reason: str = "", despite_gates: bool = False) -> Promotion:
         """Makes a version live (the newest that passed, if none is named); see `run.registry.release`."""
+        from penstock.run.outbox import tell_owed
         from penstock.run.registry import release
 
         self._model(model)
-        return release(self.runtime, self.runtime.keys, model, version, by=by or user(), reason=reason, despite_gates=despite_gates)
+        made = release(self.runtime, self.runtime.keys, model, version, by=by or user(), reason=reason, despite_gates=despite_gates)
+        tell_owed(self.runtime)
+        return made
 
     def rollback(self, model: str, *, by: str | None = None, reason: str = "") -> Promotion:
         """Makes the version live that was live before; see `run.registry.rollback`."""
+        from penstock.run.outbox import tell_owed
         from penstock.run.registry import rollback
 
         self._model(model)
-        return rollback(self.runtime, self.runtime.keys, model, by=by or user(), reason=reason)
+        made = rollback(self.runtime, self.runtime.keys, model, by=by or user(), reason=reason)
+        tell_owed(self.runtime)
+        return made
 
     def live_at(self, model: str, moment: datetime) -> Promotion | None:
         """What was live at a moment, verified by its signature; None if nothing was.

@@ -12,10 +12,10 @@ from penstock.ground.environ import environment
 from penstock.ground.errors import SettingsError, did_you_mean
 
 FILE = "penstock.toml"
-_PORTS = ("lake", "engine", "state", "compute")
+_PORTS = ("lake", "engine", "state", "compute", "tracker")
 _PROJECT_KEYS = ("name", "modules", "level")
 _LEVEL_KEYS = (*_PORTS, "memory_limit", "threads")
-_LATER = ("log", "online", "search", "vectors", "tracker")
+_LATER = ("log", "online", "search", "vectors")
 
 
 @dataclass(frozen=True)

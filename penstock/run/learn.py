@@ -17,6 +17,7 @@ from penstock.run.build import bind_inputs
 from penstock.run.fit import Fit, fitted, labels_of
 from penstock.run.judge import Verdict, judge, loaded
 from penstock.run.matrices import Exchange, exchange
+from penstock.run.outbox import live_owed, version_owed
 from penstock.run.point_in_time import Rows, coverage, given_from, given_record, model_rows
 from penstock.run.registry import PASSING, entry, live_parts, newest, promotion
 from penstock.run.runtime import Job, Outcome, Runtime
@@ -254,12 +255,12 @@ def _registered(job: Job, ready: Prepared, made: Candidate, verdict: Verdict) ->
         "run": job.run, "at": iso(now), "seconds": job.seconds,
     }  # fmt: skip
     live = str(job.base.get("version") or "")
-    entries: list[tuple[str, str, Mapping[str, Any]]] = [("model", f"{job.name}@{made.version}", told)]
+    entries: list[tuple[str, str, Mapping[str, Any]]] = [("model", f"{job.name}@{made.version}", told), *version_owed(job.runtime, told)]
     promoted = not verdict.refused and model.release == "auto"
     if promoted:
         before = entry(job.runtime.state, job.name, live) if live else None
         by = promotion(job.runtime.keys, told, live=before, how="rule", by=PASSING, reason="its gates passed", now=now)
-        entries.append(("promotion", job.name, by.record()))
+        entries += [("promotion", job.name, by.record()), *live_owed(job.runtime, by.record())]
     whole = {**told, **tried, "rows": len(sets.train), "rows_in": job.steps[0].rows_in, "rejected": 0}
     shown = {**whole, "version": made.version if promoted else live}
     if promoted:
@@ -274,7 +275,6 @@ def _registered(job: Job, ready: Prepared, made: Candidate, verdict: Verdict) ->
     reach("model.registered")
     if not verdict.refused and not promoted:
         job.tell("note", f"{made.version} passed its gates and waits: `penstock release {job.name} --to production`")
-    job.runtime.track(job.name, told)
     return Outcome(str(shown["version"]), shown)
 
 

@@ -15,6 +15,7 @@ from penstock.ground.clock import iso
 from penstock.ground.errors import GateFailed, UnknownName
 from penstock.ports.state import State
 from penstock.run.claims import claimed
+from penstock.run.outbox import live_owed
 from penstock.run.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ def _made_live(
     replaced = entry(runtime.state, str(chosen["model"]), live) if live else None
     made = promotion(signer, chosen, live=replaced, how=how, by=by, reason=reason, now=now)
     body = {**base, **live_parts(chosen), "at": made.at}
-    runtime.state.append_all([("promotion", made.model, made.record()), ("asset", made.model, body)], at=now, claim=claim)
+    entries = [("promotion", made.model, made.record()), ("asset", made.model, body), *live_owed(runtime, made.record())]
+    runtime.state.append_all(entries, at=now, claim=claim)
     return made
 
 

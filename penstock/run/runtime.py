@@ -18,6 +18,7 @@ from penstock.ports.engine import Engine, RawFile, Session
 from penstock.ports.lake import Lake
 from penstock.ports.source import Database as DatabasePort
 from penstock.ports.state import Claim, State
+from penstock.ports.tracker import Tracker
 from penstock.run.ledger import Step
 from penstock.spec.sources import Database, Files
 
@@ -61,7 +62,8 @@ class Runtime:
         list_files, digest_file: how a file source is looked at; `open_database`: how a database source is opened.
         open_compute: where processes of their own run; opened when first asked for.
         keys: signs what is registered. `cores`: how many a job may use.
-        fetch_model: a finished model's file, by its source, for the length of a block. `track`: told of every registered version.
+        fetch_model: a finished model's file, by its source, for the length of a block.
+        project: its name. open_tracker: whom registered versions are told; None for nobody.
     """
 
     root: Path
@@ -79,7 +81,8 @@ class Runtime:
     keys: Keys
     cores: int
     fetch_model: Callable[[str], AbstractContextManager[Path]]
-    track: Callable[[str, Mapping[str, Any]], None]
+    project: str
+    open_tracker: Callable[[], Tracker] | None
     tell: Listener
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.services.mlflow import mlflow
 from tests.services.postgres import postgres
 
-__all__ = ["postgres"]
+__all__ = ["mlflow", "postgres"]

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from penstock.ground.errors import SettingsError, TrackerError
+from penstock.ports.queue import NewJob, Offers
 from penstock.ports.tracker import Tracker, VersionTold
 from penstock.project.project import Project
 from penstock.run.outbox import live_owed, owed, tell_owed, version_owed, version_told
+from penstock.run.worker import work
 from penstock.testing.clock import START
 from penstock.testing.trackers import FaultyTracker, MemoryTracker
 from tests.runs.test_models import BINARY, TREE, declare, result, write
@@ -107,6 +109,22 @@ def test_training_goes_on_without_its_tracker_which_is_told_later_once(told: Any
         project.run()
     assert not again.told
     assert not again.lived
+
+
+def test_a_worker_tells_what_it_trained(told: Any) -> None:
+    """A job that another process put in, such as a schedule."""
+    write(told, 300)
+    declare(told)
+    tracker = MemoryTracker()
+    with opened(told, tracker) as project:
+        assert project.run("rows").ok
+        queue, now = project.state.queue, project.clock.now()
+        payload = {"asset": "model", "params": {}, "force": False, "look": False}
+        queue.enqueue([NewJob("asset:model", "asset", payload)], now=now)
+        lease = queue.claim("worker", Offers(memory_bytes=2**40, cores=8.0), now=now, lease_s=60)
+        assert lease is not None
+        assert work(lease, project.runtime, project.works()).status == "done"
+    assert tracker.live_now("shop", "model") == "v1"
 
 
 def test_without_a_tracker_nothing_is_owed(shop: Any) -> None:

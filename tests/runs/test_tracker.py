@@ -120,7 +120,7 @@ def test_a_worker_tells_what_it_trained(told: Any) -> None:
         assert project.run("rows").ok
         queue, now = project.state.queue, project.clock.now()
         payload = {"asset": "model", "params": {}, "force": False, "look": False}
-        queue.enqueue([NewJob("asset:model", "asset", payload)], now=now)
+        queue.enqueue([NewJob("asset:model", "make", payload)], now=now)
         lease = queue.claim("worker", Offers(memory_bytes=2**40, cores=8.0), now=now, lease_s=60)
         assert lease is not None
         assert work(lease, project.runtime, project.works()).status == "done"

@@ -17,7 +17,7 @@ from penstock.cli.screen import Face, drop
 from penstock.ground.errors import PenstockError
 
 #: In the order of the help. Each is a module of its own that holds a command of the same name.
-VERBS = ("new", "crawl", "plan", "run", "up", "query", "show", "replay", "release", "completion")
+VERBS = ("new", "crawl", "plan", "run", "up", "query", "show", "replay", "release", "level", "completion")
 
 
 class Verbs(click.Group):

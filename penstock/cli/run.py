@@ -26,21 +26,31 @@ if TYPE_CHECKING:
 )
 @click.option("--trials", type=click.IntRange(min=1), default=20, metavar="N", help="How many tries of random and optuna.")
 @click.option("--metric", default="", metavar="NAME", help="What a sweep compares.")
+@click.option("--step", metavar="NAME", help="Do only this job, flow or `flow/step`, here and now; prints its output as JSON.")
+@click.option("--input", "given", metavar="JSON", help="What --step is given.")
 @click.option("--rebuild", metavar="vN", help="Train a registered version again from what was recorded, and compare.")
 @selection
 @shared
 def run(
     face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool, sweep: tuple[str, ...], search: Search, trials: int,
-    metric: str, rebuild: str | None,
+    metric: str, step: str | None, given: str | None, rebuild: str | None,
 ) -> int:  # fmt: skip
     """Make assets, and all they need, fresh.
 
     SELECT as for `penstock plan`. An asset that fails leaves its readers on the old version, and the others go on.
 
-    With --sweep or --rebuild SELECT is one model.
+    With --sweep or --rebuild SELECT is one model. With --step there is no SELECT.
     """
     from penstock.cli.progress import Progress
 
+    if step is not None:
+        if select or force or sweep or rebuild:
+            raise click.UsageError("--step goes with --input and --set only")
+        from penstock.cli.step import stepped
+
+        return stepped(face, step, given, params)
+    if given is not None:
+        raise click.UsageError("--input goes with --step")
     if sweep or rebuild:
         if len(select) != 1 or (sweep and rebuild):
             raise click.UsageError("--sweep or --rebuild goes with the name of one model")

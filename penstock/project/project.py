@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
+from penstock.craft.exports.python_text import identifier
 from penstock.craft.learning.signing import Keys
 from penstock.graph.graph import Graph, Node, build, inputs_of
 from penstock.graph.select import select
@@ -39,6 +40,9 @@ from penstock.spec.models import Model
 from penstock.spec.sources import Database, Files, Secret
 
 if TYPE_CHECKING:
+    from penstock.craft.exports.outline import Written
+    from penstock.project.exports import Scheduler
+    from penstock.project.levels import PortLevel
     from penstock.project.query import Result
     from penstock.project.trace import TraceStep
     from penstock.run.difference import Difference
@@ -377,6 +381,58 @@ class Project:
         from penstock.project.trace import trace
 
         return trace(self.graph, self.runtime, name, key)
+
+    # -- other schedulers -------------------------------------------------------------------------------------------
+    def level(self) -> list[PortLevel]:
+        """Which level each part needs now; see `project.levels`."""
+        from penstock.project.levels import levels, this_machine
+
+        assets = {name: record.body for name, record in self.state.heads("asset").items() if name in self.graph.nodes}
+        return levels(self.settings, assets, this_machine(self.settings.folder), automations=len(self.found.automations))
+
+    def export(
+        self,
+        scheduler: Scheduler,
+        folder: str | Path,
+        *,
+        select: Sequence[str] = (),
+        at: str | None = None,
+        command: str = "penstock",
+        resource: str | None = None,
+        start: datetime | None = None,
+    ) -> tuple[Written, list[Path]]:
+        """Writes schedule and dependencies for another scheduler into a folder; see `project.exports.written`.
+
+        Args: at, command: the project's folder and our command where the tasks run. start: for `catch_up="all"`; today if not said.
+        """
+        from penstock.craft.exports.outline import Export
+        from penstock.craft.exports.stepfunctions import RESOURCE
+        from penstock.project.exports import store, written
+
+        level = "" if self.settings.level == "embedded" else self.settings.level
+        export = Export(identifier(self.settings.name), at or str(self.root), command, level)
+        day = (start or self.clock.now()).date()
+        made = written(scheduler, self.graph, self.found, export, select=select, start=day, resource=resource or RESOURCE)
+        return made, store(made.files, Path(folder))
+
+    def step(self, name: str, given: Any = None, *, params: Mapping[str, Any] | None = None) -> Any:
+        """Does a job, a flow or a step of one (`flow/step`) in this process and returns its output; nothing of it is recorded.
+
+        Raises: UnknownName(E1003), UserCodeError(E5001); of an asset that cannot be made the error of that.
+        """
+        from penstock.project.exports import done
+
+        return done(name, self.found, self.graph, self.root, given=given, params=params or {}, make=self._made)
+
+    def _made(self, name: str) -> str:
+        """Makes an asset fresh. Returns its version."""
+        from penstock.ground.errors import from_record
+
+        report = self.run(name)
+        for result in report.results:
+            if result.status in ("failed", "refused") and result.error:
+                raise from_record(result.error)
+        return str(self.state.heads("asset", prefix=name)[name].body["version"])
 
     # -- models -----------------------------------------------------------------------------------------------------
     def release(self, model: str, *, version: str = "", by: str | None = None, reason: str = "", despite_gates: bool = False) -> Promotion:

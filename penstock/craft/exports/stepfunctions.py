@@ -274,7 +274,7 @@ class _Machine:
         parameters: dict[str, Any] = {"command": list(self.export.argv(*arguments))}
         if given:
             parameters["input.$"] = given
-        passing = {"ErrorEquals": list(PASSING), "IntervalSeconds": 10, "MaxAttempts": RETRIES, "BackoffRate": 2}
+        passing = {"ErrorEquals": list(PASSING), "IntervalSeconds": 10, "MaxAttempts": RETRIES, "BackoffRate": 2.0}
         return {"Type": "Task", "Resource": self.resource, "Parameters": parameters, "Retry": [passing]}
 
 
@@ -290,8 +290,8 @@ def _limits(task: Task) -> State:
         made["TimeoutSeconds"] = max(1, round(span(job.timeout).total_seconds()))
     if job.retries:
         wait = max(1, round(span(job.backoff).total_seconds()))
-        passing = {"ErrorEquals": list(PASSING), "IntervalSeconds": wait, "MaxAttempts": max(job.retries, RETRIES), "BackoffRate": 2}
-        own = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": wait, "MaxAttempts": job.retries, "BackoffRate": 2}
+        passing = {"ErrorEquals": list(PASSING), "IntervalSeconds": wait, "MaxAttempts": max(job.retries, RETRIES), "BackoffRate": 2.0}
+        own = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": wait, "MaxAttempts": job.retries, "BackoffRate": 2.0}
         made["Retry"] = [passing, own]
     return made
 

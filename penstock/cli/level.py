@@ -22,9 +22,9 @@ from penstock.cli.screen import Face
 def level(
     face: Face, files: str | None, out: Path | None, select: tuple[str, ...], at: str | None, program: str, resource: str | None, start: click.DateTime | None,
 ) -> None:  # fmt: skip
-    """Tell which level each part needs now, or write files for another scheduler.
+    """Tell what each part needs now; export the schedule.
 
-    Figures are those of the newest versions, against this machine. What the other scheduler has no words for is told on stderr and stands
+    With --files the schedule and dependencies are written for another scheduler instead. Figures are those of the newest versions, against this machine. What the other scheduler has no words for is told on stderr and stands
     in the files.
     """
     if files is None and (out or select or at or resource or start):

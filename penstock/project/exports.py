@@ -1,11 +1,11 @@
-"""The project's schedule and dependencies as files of another scheduler, and single steps for it."""
+"""The project's schedule and dependencies as files of another scheduler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from penstock.craft.exports.airflow import airflow
 from penstock.craft.exports.outline import Export, Outline, Part, Written, needed, outlines
@@ -14,10 +14,6 @@ from penstock.craft.exports.stepfunctions import RESOURCE, stepfunctions
 from penstock.graph.graph import Graph
 from penstock.ground.errors import SettingsError, UnknownName, did_you_mean
 from penstock.project.discover import Found
-from penstock.spec.jobs import Make, step_named
-
-if TYPE_CHECKING:
-    from penstock.run.step import Step
 
 Scheduler = Literal["airflow", "stepfunctions"]
 
@@ -75,22 +71,3 @@ def store(files: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
     except OSError as error:
         raise SettingsError("files cannot be written there", place=str(folder)[:120], got=error.strerror or str(error)) from error
     return paths
-
-
-def step_of(found: Found, graph: Graph, name: str) -> Step:
-    """What `job`, `flow`, `flow/step` or an asset's name names. Raises: UnknownName(E1003)."""
-    head, _, rest = name.partition("/")
-    if rest and head in found.flows:
-        return step_named(found.flows[head], rest)
-    if rest or head not in {*found.jobs, *found.flows, *graph.nodes}:
-        raise UnknownName(
-            "no job, flow or asset has this name", place=name[:80], hint=did_you_mean(head, [*found.jobs, *found.flows, *graph.nodes])
-        )
-    return found.jobs.get(head) or found.flows.get(head) or Make(head, head)
-
-
-def done(name: str, found: Found, graph: Graph, root: Path, *, given: Any, params: Mapping[str, Any], make: Callable[[str], str]) -> Any:
-    """The output of a step done here and now; see `run.step.done`."""
-    from penstock.run.step import done
-
-    return done(step_of(found, graph, name), given, params, make=make, root=root)

@@ -62,7 +62,7 @@ def _job(project: Project, attempt: Attempt) -> Any:
 
 def _branch(project: Project, attempt: Attempt) -> Any:
     branch = _declared(project, attempt.payload, Branch)
-    return plain(_called(branch.by, (attempt.payload["input"],), {}, branch.name), branch.name)
+    return plain(called(branch.by, (attempt.payload["input"],), {}, branch.name), branch.name)
 
 
 def _flow(project: Project, attempt: Attempt) -> dict[str, Any]:
@@ -97,11 +97,12 @@ def done(job: Job, payload: Mapping[str, Any], root: Path) -> Any:
     """What a job gives for its input and parameters. Raises: UserCodeError(E5001) with the function's own error as cause."""
     params, given = payload.get("params", {}), payload.get("input")
     if job.function is not None:
-        return plain(_called(job.function, (given,) if job.takes_input else (), params, job.name), job.name)
+        return plain(called(job.function, (given,) if job.takes_input else (), params, job.name), job.name)
     return _program(job, given, params, root)
 
 
-def _called(function: Callable[..., Any], args: tuple[Any, ...], params: Mapping[str, Any], place: str) -> Any:
+def called(function: Callable[..., Any], args: tuple[Any, ...], params: Mapping[str, Any], place: str) -> Any:
+    """What a user's function gives. Raises: UserCodeError(E5001) with the function's own error as cause."""
     try:
         return function(*args, **params)
     except PenstockError:

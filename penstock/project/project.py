@@ -415,25 +415,6 @@ class Project:
         made = written(scheduler, self.graph, self.found, export, select=select, start=day, resource=resource or RESOURCE)
         return made, store(made.files, Path(folder))
 
-    def step(self, name: str, given: Any = None, *, params: Mapping[str, Any] | None = None) -> Any:
-        """Does a job, a flow or a step of one (`flow/step`) in this process and returns its output; nothing of it is recorded.
-
-        Raises: UnknownName(E1003), UserCodeError(E5001); of an asset that cannot be made the error of that.
-        """
-        from penstock.project.exports import done
-
-        return done(name, self.found, self.graph, self.root, given=given, params=params or {}, make=self._made)
-
-    def _made(self, name: str) -> str:
-        """Makes an asset fresh. Returns its version."""
-        from penstock.ground.errors import from_record
-
-        report = self.run(name)
-        for result in report.results:
-            if result.status in ("failed", "refused") and result.error:
-                raise from_record(result.error)
-        return str(self.state.heads("asset", prefix=name)[name].body["version"])
-
     # -- models -----------------------------------------------------------------------------------------------------
     def release(self, model: str, *, version: str = "", by: str | None = None, reason: str = "", despite_gates: bool = False) -> Promotion:
         """Makes a version live (the newest that passed, if none is named); see `run.registry.release`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.ground.environ import memory_bytes
+from penstock.ground.environ import machine_memory
 from penstock.project.levels import LONGEST_S, Machine, levels
 from penstock.project.settings import Settings
 from tests.cli.conftest import Shell
@@ -78,7 +78,7 @@ def test_a_part_that_is_too_small_is_to_be_moved(tmp_path: Path) -> None:
         "lake": "move", "engine": "move", "compute": "near", "schedule": "enough"
     }  # fmt: skip
     assert "longest: a 60 min" in found["engine"].figure
-    assert memory_bytes() > 1 << 20
+    assert machine_memory() > 1 << 20
 
 
 def test_the_url_of_a_part_is_not_told(tmp_path: Path) -> None:

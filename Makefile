@@ -31,7 +31,7 @@ test: .venv/.dev ## the fast tests, embedded parts only
 	$(PYTEST) --ignore=tests/architecture --ignore=tests/docs
 
 # -- slower -----------------------------------------------------------------------------------------------------------
-test-services: .venv/.services ## tests against real servers, which they start themselves (PostgreSQL; Spark, which needs Java 17 or 21)
+test-services: .venv/.services ## tests against real servers, which they start themselves (PostgreSQL, MLflow; Spark, which needs Java 17 or 21)
 	$(PYTEST) -m service
 
 test-faults: .venv/.dev ## kills processes at every named point and looks what is left

@@ -11,6 +11,7 @@ from penstock.cli.screen import Face
 
 if TYPE_CHECKING:
     from penstock.project.project import Project
+    from penstock.run.runtime import Event
 
 
 @click.command()
@@ -35,7 +36,7 @@ def release(
         raise click.UsageError("say one of --to production, --rollback, --live-at MOMENT")
     if despite_gates and not reason:
         raise click.UsageError("--despite-gates needs --reason")
-    with face.open() as project:
+    with face.open(listener=lambda event: _heard(face, event)) as project:
         if live_at is not None:
             tell_live(face, project, model, live_at)
             return
@@ -48,6 +49,12 @@ def release(
         return
     was = f", in place of {made.replaced}" if made.replaced else ""
     face.line(f"{model}: {made.version} is live{was} ({made.how} by {made.by})", "bold green")
+
+
+def _heard(face: Face, event: Event) -> None:
+    """Shows what did not go as wished, such as a tracker that does not answer."""
+    if event.kind == "note":
+        face.note(f"{event.asset}: {event.text}")
 
 
 def tell_live(face: Face, project: Project, model: str, at: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from penstock.cli.command import command
 from penstock.ground.errors import SettingsError, TrackerError
 from penstock.ports.queue import NewJob, Offers
 from penstock.ports.tracker import Tracker, VersionTold
@@ -109,6 +111,16 @@ def test_training_goes_on_without_its_tracker_which_is_told_later_once(told: Any
         project.run()
     assert not again.told
     assert not again.lived
+
+
+def test_a_release_by_command_goes_on_without_its_tracker_and_says_so(told: Any) -> None:
+    write(told, 300)
+    declare(told, BINARY + ', release="manual"')
+    told.made("model")
+    done = CliRunner().invoke(command, ["release", "-C", str(told.folder), "model", "--to", "production", "--by", "ada"])
+    assert done.exit_code == 0
+    assert "v1 is live" in done.stdout
+    assert "tracker was not told (2 waiting" in done.stderr
 
 
 def test_a_worker_tells_what_it_trained(told: Any) -> None:

@@ -111,6 +111,14 @@ def test_a_project_is_seen_in_mlflow_also_what_it_did_while_mlflow_was_down(shop
     seen = place.server.run(LOOK, f"{place.project}.model")
     assert seen.split("\n")[-2] == '{"version": "v2", "status": "FINISHED", "whole": [true, true]}'
 
+    given = f'given = ps.import_model("{place.server.url}/{place.project}.model@production", over=rows, {BINARY})\n'
+    shop.pipeline(HEAD + given + "scores = ps.predictions(given, over=rows)\n")
+    shop.made()
+    with shop.open() as project:
+        taken = project.state.history("model", "given@v1", limit=1)[0].body
+        ours = project.state.history("model", "model@v2", limit=1)[0].body
+    assert taken["metrics"] == ours["metrics"], "the model that Penstock told is the one that comes back"
+
 
 def test_a_model_that_was_registered_by_mlflow_is_gated_and_scores(shop: Any, place: MlflowPlace) -> None:
     name = f"{place.project}-late"

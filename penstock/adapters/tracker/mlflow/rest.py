@@ -102,7 +102,7 @@ class Rest:
     def _opened(self, request: urllib.request.Request, but: Collection[str]) -> http.client.HTTPResponse | None:
         """An answer to read; None if the server's own word for an error is one of `but`."""
         if self._silent_until is not None and self._clock.tick() < self._silent_until:
-            raise TrackerUnreachable("the tracker did not answer a moment ago", place=self.address, got=self._silence)
+            raise TrackerUnreachable(f"the tracker did not answer a moment ago: {self._silence}", place=self.address)
         self._silent_until = None
         try:
             answer: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout_s)
@@ -128,18 +128,18 @@ class Rest:
     def _gone(self, why: str) -> TrackerUnreachable:
         self._silent_until, self._silence = self._clock.tick() + PAUSE_S, why
         hint = "is the server up, and is this its address?"
-        return TrackerUnreachable("the tracker does not answer", place=self.address, got=why, hint=hint)
+        return TrackerUnreachable(f"the tracker does not answer: {why}", place=self.address, hint=hint)
 
     def _refused(self, status: int, said: str, request: urllib.request.Request) -> TrackerError:
-        place, got = f"{self.address} {urlsplit(request.full_url).path}", f"{status} {said}".strip()
+        place, said = f"{self.address} {urlsplit(request.full_url).path}", f"{status} {said}".strip()
         if status in _BUSY or status >= 500:
-            return TrackerUnreachable("the tracker cannot do it now", place=place, got=got)
+            return TrackerUnreachable(f"the tracker cannot do it now: {said}", place=place)
         hint = ""
         if status in (401, 403):
             hint = "set the environment variable MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         elif 300 <= status < 400:
             hint = "the server sends clients elsewhere: use that address"
-        return TrackerError("the tracker refuses it", place=place, got=got, hint=hint)
+        return TrackerError(f"the tracker refuses it: {said}", place=place, hint=hint)
 
 
 def _why(error: Exception) -> str:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock.ground.environ import machine_memory
+from penstock.ports.queue import QueuedJob
 from penstock.project.figures import of, seconds, size
 from penstock.project.settings import Settings
 
 Verdict = Literal["enough", "near", "move", "unknown"]
+#: How many of the newest jobs are looked at.
+JOBS = 500
 #: Limits of the embedded parts: (near, move). Source: own. An asset that takes an hour cannot be made hourly; SQLite serves one machine
 #: and is copied whole for a backup; a job that takes most of the memory leaves none for others beside it.
 LONGEST_S = (900.0, 3_600.0)
@@ -49,17 +52,18 @@ def this_machine(folder: Path) -> Machine:
     return Machine(machine_memory(), shutil.disk_usage(place).free)
 
 
-def levels(settings: Settings, assets: Mapping[str, Mapping[str, Any]], machine: Machine, *, automations: int) -> list[PortLevel]:
-    """Every part of a project, from the newest records of its assets. Changes nothing.
+def levels(
+    settings: Settings, assets: Mapping[str, Mapping[str, Any]], peaks: Mapping[str, float], machine: Machine, *, automations: int
+) -> list[PortLevel]:
+    """Every part of a project. Changes nothing.
 
-    Cost: one look at each record.
+    Args: assets: newest record of each. peaks: job -> the most memory that it needed, in bytes.
     """
     known = bool(assets)
     stored = sum(int(body.get("bytes") or 0) for body in assets.values())
     name, longest = max(((n, float(b.get("seconds") or 0.0)) for n, b in assets.items()), key=lambda p: p[1], default=("", 0.0))
     rows = max((int(b.get("rows") or 0) for b in assets.values()), default=0)
-    peaks = [(n, int(_peak(b))) for n, b in assets.items() if _peak(b)]
-    hungry, peak = max(peaks, key=lambda p: p[1], default=("", 0))
+    hungry, peak = max(peaks.items(), key=lambda p: p[1], default=("", 0.0))
     file = settings.folder / "state.db"
     state = file.stat().st_size if file.exists() else 0
     return [
@@ -79,7 +83,7 @@ def levels(settings: Settings, assets: Mapping[str, Mapping[str, Any]], machine:
         ),
         PortLevel(
             "compute", _now(settings, "compute", "processes on this machine"),
-            f"most memory: {hungry} {size(peak)} of {size(machine.memory)}" if peaks else f"{size(machine.memory)} here",
+            f"most memory: {hungry} {size(int(peak))} of {size(machine.memory)}" if peaks else f"{size(machine.memory)} here",
             _verdict(peak / machine.memory, MEMORY_SHARE, bool(peaks)), "a job needs most of the memory of this machine", "compute",
         ),
         PortLevel(
@@ -93,9 +97,13 @@ def worst(found: Iterable[PortLevel]) -> Verdict:
     return max((p.verdict for p in found), key=order.index, default="unknown")
 
 
-def _peak(body: Mapping[str, Any]) -> float:
-    cost = body.get("cost")
-    return float(cost.get("peak_memory_bytes") or 0) if isinstance(cost, Mapping) else 0.0
+def peaks_of(jobs: Iterable[QueuedJob]) -> dict[str, float]:
+    """The most memory that jobs of one name needed; of jobs in this process that of all of it."""
+    found: dict[str, float] = {}
+    for job in jobs:
+        if peak := float(job.cost.get("peak_memory_bytes", 0.0)):
+            found[job.name] = max(peak, found.get(job.name, 0.0))
+    return found
 
 
 def _now(settings: Settings, port: str, embedded: str) -> str:

@@ -385,10 +385,11 @@ class Project:
     # -- other schedulers -------------------------------------------------------------------------------------------
     def level(self) -> list[PortLevel]:
         """Which level each part needs now; see `project.levels`."""
-        from penstock.project.levels import levels, this_machine
+        from penstock.project.levels import JOBS, levels, peaks_of, this_machine
 
         assets = {name: record.body for name, record in self.state.heads("asset").items() if name in self.graph.nodes}
-        return levels(self.settings, assets, this_machine(self.settings.folder), automations=len(self.found.automations))
+        peaks = peaks_of(self.state.queue.jobs(limit=JOBS))
+        return levels(self.settings, assets, peaks, this_machine(self.settings.folder), automations=len(self.found.automations))
 
     def export(
         self,

@@ -68,12 +68,13 @@ def test_each_part_is_told_with_the_setting_that_moves_it(ran: Shell) -> None:
     ports = {p["port"]: p for p in found["ports"]}
     assert "3 assets" in ports["lake"]["figure"]
     assert ports["engine"]["verdict"] == "enough"
-    assert ports["compute"]["verdict"] == "unknown"  # nothing that trains was ever run
+    assert ports["compute"]["verdict"] == "enough"
+    assert "most memory: asset:" in ports["compute"]["figure"]
 
 
 def test_a_part_that_is_too_small_is_to_be_moved(tmp_path: Path) -> None:
-    assets = {"a": {"rows": 5, "bytes": 600, "seconds": LONGEST_S[1]}, "m": {"rows": 1, "seconds": 2.0, "cost": {"peak_memory_bytes": 60}}}
-    found = {p.port: p for p in levels(Settings(tmp_path, "x"), assets, Machine(100, 100), automations=0)}
+    assets = {"a": {"rows": 5, "bytes": 600, "seconds": LONGEST_S[1]}, "m": {"rows": 1, "seconds": 2.0}}
+    found = {p.port: p for p in levels(Settings(tmp_path, "x"), assets, {"a": 10.0, "m": 60.0}, Machine(100, 100), automations=0)}
     assert {name: p.verdict for name, p in found.items() if name != "state"} == {
         "lake": "move", "engine": "move", "compute": "near", "schedule": "enough"
     }  # fmt: skip
@@ -83,7 +84,7 @@ def test_a_part_that_is_too_small_is_to_be_moved(tmp_path: Path) -> None:
 
 def test_the_url_of_a_part_is_not_told(tmp_path: Path) -> None:
     settings = Settings(tmp_path, "x", urls={"state": "postgresql://somebody@host/db"})
-    assert next(p.now for p in levels(settings, {}, Machine(1, 1), automations=0) if p.port == "state") == "postgresql://"
+    assert next(p.now for p in levels(settings, {}, {}, Machine(1, 1), automations=0) if p.port == "state") == "postgresql://"
 
 
 def test_files_are_written_and_what_is_missing_is_told(shop: Shell, tmp_path: Path) -> None:

@@ -27,15 +27,22 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(min=1), default=20, metavar="N", help="How many tries of random and optuna.")
 @click.option("--metric", default="", metavar="NAME", help="What a sweep compares.")
 @click.option("--step", metavar="NAME", help="Do only this job, flow or `flow/step`, here and now; prints its output as JSON.")
-@click.option("--input", "given", metavar="JSON", help="What --step is given.")
 @click.option("--rebuild", metavar="vN", help="Train a registered version again from what was recorded, and compare.")
+@click.option("given", "--input", metavar="JSON", help="What a job, flow or --step is given.")
+@click.option("--priority", type=int, default=0, metavar="N", help="Greater goes first in the queue.")
+@click.option("--queue", "later", is_flag=True, help="Only queue a job or flow; a worker does it.")
+@click.option("--cancel", metavar="RUN|JOB", help="Cancel a run or a job.")
+@click.option("again", "--retry", "--resume", metavar="RUN|JOB", help="Do what failed of a run again, and all after it.")
+@click.option("--fork", metavar="RUN", help="A new run of a flow from a step on, with other parameters; goes with --from.")
+@click.option("begin", "--from", metavar="STEP", help="The first step that a fork does itself.")
 @selection
 @shared
 def run(
     face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool, sweep: tuple[str, ...], search: Search, trials: int,
-    metric: str, step: str | None, given: str | None, rebuild: str | None,
+    metric: str, step: str | None, given: str | None, rebuild: str | None, priority: int, later: bool, cancel: str | None,
+    again: str | None, fork: str | None, begin: str | None,
 ) -> int:  # fmt: skip
-    """Make assets, and all they need, fresh.
+    """Make assets, and all they need, fresh; or do a job or flow by its name.
 
     SELECT as for `penstock plan`. An asset that fails leaves its readers on the old version, and the others go on.
 
@@ -43,14 +50,18 @@ def run(
     """
     from penstock.cli.progress import Progress
 
+    if cancel or again or fork or begin:
+        from penstock.cli.jobs import handled
+
+        if select or step or sum(map(bool, (cancel, again, fork or begin))) > 1:
+            raise click.UsageError("--cancel, --retry and --fork name a run or job, each alone")
+        return handled(face, cancel=cancel, again=again, fork=fork, step=begin, params=params, given=given)
     if step is not None:
-        if select or force or sweep or rebuild:
+        if select or force or sweep or rebuild or later:
             raise click.UsageError("--step goes with --input and --set only")
         from penstock.cli.step import stepped
 
         return stepped(face, step, given, params)
-    if given is not None:
-        raise click.UsageError("--input goes with --step")
     if sweep or rebuild:
         if len(select) != 1 or (sweep and rebuild):
             raise click.UsageError("--sweep or --rebuild goes with the name of one model")
@@ -65,8 +76,16 @@ def run(
 
     progress = Progress(face)
     with face.open(listener=progress) as project:
+        if len(select) == 1 and select[0] not in project.graph.nodes:
+            from penstock.cli.jobs import input_of, started
+            from penstock.project.jobs import is_job
+
+            if is_job(project, select[0]):
+                return started(face, project, select[0], input_of(given), params, priority, later)
+        if given is not None or later:
+            raise click.UsageError("--input and --queue go with the name of one job or flow")
         with progress:
-            report = project.run(*select, params=params, force=force)
+            report = project.run(*select, params=params, force=force, priority=priority)
         page = None if report.nothing else _page(face, project, report)
     if face.json:
         face.document("run", **report.record(), report=page)

@@ -35,12 +35,25 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files", "compare", "relea
 @click.option("--key", metavar="COL=VALUE[,COL=VALUE]", help="Trace one row back to its source files.")
 @click.option("--at", metavar="MOMENT", help="Features as they were known then, an entity a row; with --key of one entity.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many samples or records.")
+@click.option("--jobs", is_flag=True, help="Queued jobs, newest first, with why each waits; of one run with its id.")
+@click.option("statuses", "--status", multiple=True, metavar="STATUS", help="With --jobs: only waiting, ready, running, done, failed, ...")
+@click.option("--logs", is_flag=True, help="What the jobs of a run printed.")
+@click.option("--follow", is_flag=True, help="With --logs: until they have ended.")
+@click.option("--costs", is_flag=True, help="What jobs took, by day and name.")
+@click.option("--days", type=click.IntRange(min=1), default=7, metavar="N", help="With --costs: how many days back.")
 @shared
 def show(
     face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None, live_at: str | None,
-    diff: tuple[str, str] | None,
+    diff: tuple[str, str] | None, jobs: bool, statuses: tuple[str, ...], logs: bool, follow: bool, costs: bool, days: int,
 ) -> None:  # fmt: skip
     """Show all assets, or one asset, or a run by its id."""
+    if jobs or logs or costs:
+        if sum((jobs, logs, costs)) > 1 or look or key or at or live_at or diff or (logs and not name) or (costs and name):
+            raise click.UsageError("--jobs, --logs RUN and --costs are questions of their own")
+        _queue(face, name or "", jobs, statuses, logs, follow, days, limit or 50)
+        return
+    if statuses or follow:
+        raise click.UsageError("--status goes with --jobs, --follow with --logs")
     if live_at is not None and (name is None or look or key or at):
         raise click.UsageError("--live-at is a question of its own, about one model")
     if diff is not None and (name is None or look or key or at or live_at):
@@ -74,6 +87,23 @@ def show(
             globals()[f"_{look}"](face, project, name, limit)
         else:
             _one(face, project, name)
+
+
+def _queue(
+    face: Face, name: str, jobs: bool, statuses: tuple[str, ...], logs: bool, follow: bool, days: int, limit: int
+) -> None:  # fmt: skip
+    from penstock.cli import jobs as of_jobs
+    from penstock.ports.queue import STATUSES
+
+    if strange := [status for status in statuses if status not in STATUSES]:
+        raise click.UsageError(f"--status {strange[0]}: known are {', '.join(STATUSES)}")
+    with face.open() as project:
+        if jobs:
+            of_jobs.queued(face, project, name, statuses, limit)
+        elif logs:
+            of_jobs.logs(face, project, name, follow=follow, wait=project.clock.wait)
+        else:
+            of_jobs.costs(face, project, days)
 
 
 # -- all assets -----------------------------------------------------------------------------------------------------
@@ -147,9 +177,17 @@ def _one(face: Face, project: Project, name: str) -> None:
     from penstock.project.views import asset, not_found, run_record
 
     if name not in project.graph.nodes:
-        if (record := run_record(project, name)) is None:
+        from penstock.cli import jobs as of_jobs
+
+        record = run_record(project, name)
+        if record is None and not any(project.state.queue.counts(run=name).values()):
             raise not_found(project, name)
-        _run(face, record)
+        if record is not None:
+            _run(face, record)
+        elif face.json:
+            of_jobs.queued(face, project, name, (), 1000)
+        if not face.json:
+            of_jobs.of_run(face, project, name)
         return
     view = asset(project, name)
     if face.json:

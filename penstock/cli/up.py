@@ -8,17 +8,13 @@ from penstock.cli.command import shared
 from penstock.cli.screen import Face
 
 
-@click.group()
-def up() -> None:
-    """Keep a project going: `penstock up worker` does what is queued."""
-
-
-@up.command()
+@click.command()
+@click.argument("part", type=click.Choice(["worker"]))
 @click.option("--jobs", "at_once", type=click.IntRange(min=1), metavar="N", help="How many at once; as many as there are processors.")
 @click.option("--memory", metavar="SIZE", help="What all jobs together may need, e.g. 8GB; all that the machine has.")
 @click.option("--once", is_flag=True, help="End when nothing is left to do now.")
 @shared
-def worker(face: Face, at_once: int | None, memory: str | None, once: bool) -> None:
+def up(face: Face, part: str, at_once: int | None, memory: str | None, once: bool) -> None:
     """Do queued jobs, each in a process of its own, until told to end (TERM or Ctrl-C).
 
     Several workers may work on the same state, on several machines if the state is a server. Told to end, a worker lets its jobs
@@ -28,7 +24,7 @@ def worker(face: Face, at_once: int | None, memory: str | None, once: bool) -> N
     import threading
 
     from penstock.ports.queue import QueuedJob
-    from penstock.project.jobs import worker as made
+    from penstock.project.jobs import worker
 
     lock = threading.Lock()
 
@@ -38,7 +34,7 @@ def worker(face: Face, at_once: int | None, memory: str | None, once: bool) -> N
                 face.line(f"{job.id}  {job.name}  {status}")
 
     with face.open() as project:
-        server = made(project, at_once=at_once, memory=memory, tell=tell)
+        server = worker(project, tell=tell, at_once=at_once, memory=memory)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.end())
-        server.serve(until_idle=once)
+        server.serve(until=(lambda: True) if once else None)

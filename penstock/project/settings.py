@@ -5,15 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from penstock.ground.environ import environment
 from penstock.ground.errors import SettingsError, did_you_mean
+from penstock.run.cost import Prices
 
 FILE = "penstock.toml"
 _PORTS = ("lake", "engine", "state", "compute", "tracker")
-_PROJECT_KEYS = ("name", "modules", "level")
+_PROJECT_KEYS = ("name", "modules", "level", "prices")
 _LEVEL_KEYS = (*_PORTS, "memory_limit", "threads")
 _LATER = ("log", "online", "search", "vectors")
 
@@ -26,6 +28,7 @@ class Settings:
         modules: Python files or packages of the project, relative to its folder.
         urls: port -> URL; a port without one is embedded.
         options: further settings of the engine: `memory_limit` (`4GB`), `threads`.
+        prices: what an hour of a processor and of a GB of memory costs: `[project] prices = {cpu_hour = 0.04, gb_hour = 0.005}`.
     """
 
     root: Path
@@ -34,6 +37,7 @@ class Settings:
     modules: tuple[str, ...] = ("pipeline",)
     urls: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    prices: Prices = field(default_factory=Prices)
 
     @property
     def folder(self) -> Path:
@@ -72,7 +76,19 @@ def load(root: Path, *, level: str | None = None) -> Settings:
         modules=_modules(project.get("modules", "pipeline")),
         urls={k: str(v) for k, v in values.items() if k in _PORTS},
         options={k: v for k, v in values.items() if k not in _PORTS},
+        prices=_prices(project.get("prices", {})),
     )
+
+
+def _prices(values: Any) -> Prices:
+    place = f"{FILE}[project].prices"
+    if not isinstance(values, dict):
+        raise SettingsError("not prices", place=place, expected="{cpu_hour = 0.04, gb_hour = 0.005}", got=values)
+    _known(values, ("cpu_hour", "gb_hour"), "project.prices")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            raise SettingsError("not a price", place=f"{place}.{name}", expected="a number, 0 or more", got=value)
+    return Prices(**{name: float(value) for name, value in values.items()})
 
 
 def _modules(value: Any) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def run(look: Callable[[], Wanted], runtime: Runtime, works: Works, *, params: Params | None = None, priority: int = 0) -> RunReport:
-    """Makes the chosen assets fresh: what is stale becomes queued jobs, one for each asset, after those of its inputs; see decision 011.
+    """Makes the chosen assets fresh: what is stale becomes queued jobs, one for each asset, after those of its inputs; see decision 017.
 
     This process does them one after the other, beside all workers that are up, and returns when all have ended. A job like one that another
     run has put in is that one; when it has ended the plan is made again, since that run may have looked at the sources earlier.

@@ -7,7 +7,7 @@ each look, and no process beside it. Told to end, it takes nothing new, lets its
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from penstock.ground.errors import PenstockError
 from penstock.ports.queue import Lease, Offers, QueuedJob
@@ -27,13 +27,25 @@ class Server:
     """One worker process.
 
     Args:
-        offers: what it has; at most `offers.cores` jobs run at once, whatever they need.
+        offers: what it has.
+        at_once: how many jobs may run at a time, whatever they need.
+        runs: it does only jobs of these; () for all.
         tell: called as a job is taken (`started`) and as its attempt has ended (its status then), from any thread.
     """
 
-    def __init__(self, runtime: Runtime, works: Works, offers: Offers, tell: Tell, *, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        works: Works,
+        offers: Offers,
+        tell: Tell,
+        *,
+        at_once: int,
+        runs: Collection[str] = (),
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._runtime, self._works, self._offers, self._tell, self._grace_s = runtime, works, offers, tell, grace_s
-        self._slots = max(1, int(offers.cores))
+        self._at_once, self._runs = at_once, runs
         self._running: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -48,25 +60,33 @@ class Server:
         self._over.set()
         self._wake.set()
 
-    def serve(self, *, until_idle: bool = False) -> None:
-        """Works until `end`, or with `until_idle` until nothing is left that it can do now."""
+    def serve(self, *, until: Callable[[], bool] | None = None) -> None:
+        """Works until `end`, or until `until` holds when there is nothing to do. An interrupt gives back what runs, and goes on."""
         with enlisted(self._runtime.state.queue, self.owner):
-            idle = 0
-            relieve(self._runtime)
-            while not self._over.is_set():
-                self._wake.clear()
-                lease = self._claimed()
-                if lease is not None:
-                    idle = 0
-                    self._start(lease)
-                    continue
-                if until_idle and not self._busy:
-                    break
-                self._wake.wait(PAUSES_S[min(idle, len(PAUSES_S) - 1)])
-                idle += 1
-                if idle % 15 == 0:
-                    self._relieved()
-            self._drain()
+            try:
+                self._serve(until)
+                self._drain()
+            except BaseException:
+                self._leaving.set()
+                self._drain()
+                raise
+
+    def _serve(self, until: Callable[[], bool] | None) -> None:
+        idle = 0
+        relieve(self._runtime)
+        while not self._over.is_set():
+            self._wake.clear()
+            lease = self._claimed()
+            if lease is not None:
+                idle = 0
+                self._start(lease)
+                continue
+            if until is not None and not self._busy and until():
+                return
+            self._wake.wait(PAUSES_S[min(idle, len(PAUSES_S) - 1)])
+            idle += 1
+            if idle % 15 == 0:
+                self._relieved()
 
     @property
     def _busy(self) -> int:
@@ -75,10 +95,11 @@ class Server:
 
     def _claimed(self) -> Lease | None:
         """The next job, if a slot is free; None too while the state is away."""
-        if self._busy >= self._slots:
+        if self._busy >= self._at_once:
             return None
         try:
-            return self._runtime.state.queue.claim(self.owner, self._offers, now=self._runtime.clock.now(), lease_s=LEASE_S)
+            now = self._runtime.clock.now()
+            return self._runtime.state.queue.claim(self.owner, self._offers, now=now, lease_s=LEASE_S, runs=self._runs)
         except PenstockError as error:
             if not error.retry:
                 raise

@@ -42,9 +42,10 @@ def run(
     metric: str, step: str | None, given: str | None, rebuild: str | None, priority: int, later: bool, cancel: str | None,
     again: str | None, fork: str | None, begin: str | None,
 ) -> int:  # fmt: skip
-    """Make assets, and all they need, fresh; or do a job or flow by its name.
+    """Make assets fresh, or do a job or flow.
 
-    SELECT as for `penstock plan`. An asset that fails leaves its readers on the old version, and the others go on.
+    SELECT as for `penstock plan`; all that an asset needs is made fresh with it. An asset that fails leaves its readers on the old
+    version, and the others go on.
 
     With --sweep or --rebuild SELECT is one model. With --step there is no SELECT.
     """

@@ -15,9 +15,9 @@ from penstock.cli.screen import Face
 @click.option("--once", is_flag=True, help="End when nothing is left to do now.")
 @shared
 def up(face: Face, part: str, at_once: int | None, memory: str | None, once: bool) -> None:
-    """Do queued jobs, each in a process of its own, until told to end (TERM or Ctrl-C).
+    """Do queued jobs, each in its own process.
 
-    Several workers may work on the same state, on several machines if the state is a server. Told to end, a worker lets its jobs
+    It goes on until it is told to end (TERM or Ctrl-C). Several workers may work on the same state, on several machines if the state is a server. Told to end, a worker lets its jobs
     end for 30 seconds and gives back what has not; told again, at once.
     """
     import signal

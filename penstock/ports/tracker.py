@@ -131,7 +131,8 @@ def parted(url: str) -> tuple[str, str]:
     """
     found = re.fullmatch(r"(?P<tracker>[^?#]*://[^/?#]+(?:/[^?#]*?)??)/(?P<reference>[^/?#@]+(?:@[^/@?#]+|/[0-9]+))", url)
     if found is None:
+        shown = re.sub(r"//[^/?#]*@(?=[^/?#])", "//...@", url)
         raise SettingsError(
-            "not an address of a model in a tracker", place=url, expected="an address that ends in /name@alias or /name/3",
+            "not an address of a model in a tracker", place=shown, expected="an address that ends in /name@alias or /name/3"
         )  # fmt: skip
     return found["tracker"], unquote(found["reference"])

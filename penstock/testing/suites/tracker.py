@@ -210,7 +210,10 @@ def test_an_address_is_parted(url: str, tracker: str, reference: str) -> None:
     assert parted(url) == (tracker, reference)
 
 
-@pytest.mark.parametrize("url", ["x://h", "x://h/late", "x://h/3", "x://h/late@", "x://h/late@a?b=1", "late@live"])
+@pytest.mark.parametrize(
+    "url", ["x://h", "x://h/late", "x://h/3", "x://h/late@", "x://h/late@a?b=1", "late@live", "x://ada:" + "pw@h/late"]
+)
 def test_an_address_without_a_model_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError) as told:
         parted(url)
+    assert "pw" not in told.value.text()

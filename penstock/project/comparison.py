@@ -14,7 +14,7 @@ from penstock.project.project import Project
 from penstock.project.report import STYLE, pill
 
 #: Size of a plot in pixels, and of its margins.
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 520, 200, 64, 44, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 490, 200, 64, 44, 12
 #: Colours of versions in one plot, the newest first; more versions are not drawn.
 COLOURS = ("#2563eb", "#c2410c", "#16a34a", "#7c3aed", "#0891b2", "#64748b")
 

@@ -350,6 +350,21 @@ class TokenRefused(PenstockError, PermissionError):
     fault: ClassVar[Fault] = "user"
 
 
+class TooMuchWaits(PenstockError, RuntimeError):
+    """So many jobs wait already that no more are taken from outside."""
+
+    code: ClassVar[str] = "E5011"
+    retry: ClassVar[bool] = True
+    fault: ClassVar[Fault] = "user"
+
+
+class RequestRefused(PenstockError, ValueError):
+    """What came over HTTP is too long, of another type, or no JSON of the form that is asked for."""
+
+    code: ClassVar[str] = "E5012"
+    fault: ClassVar[Fault] = "user"
+
+
 # -- 6: models ------------------------------------------------------------------------------------------------------
 class GateFailed(PenstockError, ValueError):
     """A model does not pass its gates; it is registered as refused and not used."""

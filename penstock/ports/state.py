@@ -92,4 +92,11 @@ class State(Protocol):
         """Gives the right back. Repeat, or after a takeover: does nothing."""
         ...
 
+    def pulse(self) -> int:
+        """Another number after another handle wrote anything, records or jobs; perhaps another one without that. For whoever waits for news.
+
+        Cost: some microseconds where the state is a file, one round trip where it is a server.
+        """
+        ...
+
     def close(self) -> None: ...

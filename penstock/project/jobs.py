@@ -23,7 +23,7 @@ from penstock.run.claims import me
 from penstock.run.flow import advance, cancel, flow_job, fork, job_of, jobs_of
 from penstock.run.isolate import isolated
 from penstock.run.journal import idempotency_key, stable_id
-from penstock.run.serve import Server
+from penstock.run.serve import GRACE_S, Server
 from penstock.run.worker import Attempt
 from penstock.spec.jobs import Branch, Flow, Job, Make, argv, plain, step_named, steps_of
 from penstock.spec.sizes import size
@@ -145,14 +145,15 @@ Tell = Callable[[QueuedJob, str], None]
 _ANY = Offers(memory_bytes=2**62, cores=2.0**40, gpus=2**30)
 
 
-def worker(project: Project, *, tell: Tell, at_once: int | None = None, memory: str | None = None) -> Server:
+def worker(project: Project, *, tell: Tell, at_once: int | None = None, memory: str | None = None, grace_s: float = GRACE_S) -> Server:
     """A worker of a project that does each job in a process of its own.
 
     Args: at_once: how many; as many as there are processors. memory: what its jobs together may need, e.g. `8GB`; the machine's.
+        grace_s: how long running jobs have when it must end.
     """
     most = at_once or project.runtime.cores
-    offers = Offers(size(memory) if memory else machine_memory(), float(most), 0, KINDS)
-    return Server(project.runtime, apart(project, KINDS), offers, tell, at_once=most)
+    offers = Offers(size(memory) if memory else machine_memory(), float(max(most, project.runtime.cores)), 0, KINDS)
+    return Server(project.runtime, apart(project, KINDS), offers, tell, at_once=most, grace_s=grace_s)
 
 
 def carry(project: Project, run: str, tell: Tell) -> list[QueuedJob]:
@@ -177,9 +178,11 @@ def is_job(project: Project, name: str) -> bool:
     return name in project.found.jobs or name in project.found.flows
 
 
-def put_in(project: Project, name: str, given: Any = None, params: Mapping[str, Any] | None = None, *, priority: int = 0) -> str:
-    """Queues a job or flow by name; gives its run. Raises: UnknownName(E1003), also for a parameter; UserCodeError(E5001) for no JSON."""
-    run, now = project.ids.new(), project.clock.now()
+def put_in(
+    project: Project, name: str, given: Any = None, params: Mapping[str, Any] | None = None, *, priority: int = 0, run: str = ""
+) -> str:
+    """Queues a job or flow by name; gives its run, a new one unless one is named: the same run is queued once. Raises: UnknownName(E1003), also for a parameter; UserCodeError(E5001) for no JSON."""
+    run, now = run or project.ids.new(), project.clock.now()
     found = project.found.flows.get(name) or project.found.jobs.get(name)
     if found is None:
         raise UnknownName("no job or flow has this name", place=name, hint=did_you_mean(name, [*project.found.jobs, *project.found.flows]))

@@ -16,6 +16,9 @@ from penstock.run.cost import Prices
 FILE = "penstock.toml"
 _PORTS = ("lake", "engine", "state", "compute", "tracker")
 _PROJECT_KEYS = ("name", "modules", "level", "prices")
+_UP_KEYS = ("token", "events")
+#: The secret that callers over HTTP must send unless the settings name another.
+TOKEN = "PENSTOCK_TOKEN"
 _LEVEL_KEYS = (*_PORTS, "memory_limit", "threads")
 _LATER = ("log", "online", "search", "vectors")
 
@@ -29,6 +32,7 @@ class Settings:
         urls: port -> URL; a port without one is embedded.
         options: further settings of the engine: `memory_limit` (`4GB`), `threads`.
         prices: what an hour of a processor and of a GB of memory costs: `[project] prices = {cpu_hour = 0.04, gb_hour = 0.005}`.
+        tokens: event -> name of the secret that who raises it must send; "" for all else that is asked over HTTP.
     """
 
     root: Path
@@ -38,6 +42,7 @@ class Settings:
     urls: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)
+    tokens: Mapping[str, str] = field(default_factory=lambda: {"": TOKEN})
 
     @property
     def folder(self) -> Path:
@@ -51,7 +56,7 @@ def load(root: Path, *, level: str | None = None) -> Settings:
     Raises: SettingsError(E7001) for a file that is no TOML, an unknown key or level, with what is known.
     """
     data = _read(root / FILE)
-    _known(data, ("project", "level"), "")
+    _known(data, ("project", "level", "up"), "")
     project = data.get("project", {})
     _known(project, _PROJECT_KEYS, "project")
     chosen = level or environment().get("PENSTOCK_LEVEL") or project.get("level")
@@ -77,6 +82,7 @@ def load(root: Path, *, level: str | None = None) -> Settings:
         urls={k: str(v) for k, v in values.items() if k in _PORTS},
         options={k: v for k, v in values.items() if k not in _PORTS},
         prices=_prices(project.get("prices", {})),
+        tokens=_tokens(data.get("up", {})),
     )
 
 
@@ -89,6 +95,22 @@ def _prices(values: Any) -> Prices:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SettingsError("not a price", place=f"{place}.{name}", expected="a number, 0 or more", got=value)
     return Prices(**{name: float(value) for name, value in values.items()})
+
+
+def _tokens(values: Any) -> dict[str, str]:
+    """`[up] token = "NAME"`, and `[up.events]` with another name for some events."""
+    if not isinstance(values, dict):
+        raise SettingsError("not a table", place=f"{FILE}[up]", expected='[up] with token = "NAME_OF_A_SECRET"', got=values)
+    _known(values, _UP_KEYS, "up")
+    events = values.get("events", {})
+    found = {"": values.get("token", TOKEN), **(events if isinstance(events, dict) else {"events": events})}
+    for event, name in found.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            place = f"{FILE}[up.events].{event}" if event else f"{FILE}[up].token"
+            raise SettingsError(
+                "not the name of a secret", place=place, expected="PENSTOCK_TOKEN", hint="its value goes into the environment"
+            )
+    return found
 
 
 def _modules(value: Any) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from penstock.plan.retries import OF_ASSETS, attempts
 from penstock.ports.queue import NewJob, QueuedJob
 from penstock.ports.state import Claim, Record, State
 from penstock.run import events
+from penstock.run.claims import is_dead
 from penstock.run.flow import flow_job, job_of
 from penstock.run.journal import idempotency_key, stable_id
 from penstock.run.watch import KIND as ARRIVAL
@@ -159,7 +160,7 @@ class Scheduler:
                 if not self._lease_s / 2 < left <= self._lease_s:
                     self._claim = self._state.renew(self._claim, now=now, lease_s=self._lease_s)
                 return None
-            self._claim = self._state.claim(CLAIM, self._owner, now=now, lease_s=self._lease_s)
+            self._claim = self._taken(now)
         except Busy as busy:
             return busy.holder.owner if busy.holder is not None else "another scheduler"
         except Fenced:
@@ -167,6 +168,16 @@ class Scheduler:
             return "another scheduler took over"
         self._forget()
         return None
+
+    def _taken(self, now: datetime) -> Claim:
+        """The claim; that of a process of this machine that is gone is taken over at once. Raises: Busy(E4005)."""
+        try:
+            return self._state.claim(CLAIM, self._owner, now=now, lease_s=self._lease_s)
+        except Busy as busy:
+            if busy.holder is None or not is_dead(busy.holder.owner):
+                raise
+            self._state.release(busy.holder)
+            return self._state.claim(CLAIM, self._owner, now=now, lease_s=self._lease_s)
 
     def _led(self, claim: Claim, now: datetime) -> Ticked:
         state = self._state

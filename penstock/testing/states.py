@@ -31,6 +31,7 @@ class MemoryState:
         self._lock = threading.RLock()
         self._log: list[tuple[int, str, str, datetime, str]] = []
         self._claims: dict[str, tuple[int, str | None, datetime]] = {}
+        self._pulses = 0
 
     def append(self, kind: str, key: str, body: Mapping[str, Any], *, at: datetime, claim: Claim | None = None) -> Record:
         return self.append_all([(kind, key, body)], at=at, claim=claim)[0]
@@ -81,6 +82,10 @@ class MemoryState:
             epoch, _, until = self._claims.get(claim.name, (0, None, claim.until))
             if epoch == claim.epoch:
                 self._claims[claim.name] = (epoch, None, until)
+
+    def pulse(self) -> int:
+        self._pulses += 1  # there may always be news
+        return self._pulses
 
     def close(self) -> None:
         """Keeps everything, so that a second handle (this object again) sees it."""
@@ -151,6 +156,9 @@ class FaultyState:
 
     def release(self, claim: Claim) -> None:
         self._call("release", lambda: self._inner.release(claim))
+
+    def pulse(self) -> int:
+        return self._call("pulse", self._inner.pulse)
 
     def close(self) -> None:
         self._inner.close()

@@ -26,7 +26,8 @@ FLOORS = {
     "adapters": "ground spec ports",
     "run": "ground spec graph ports plan craft",
     "project": "ground spec graph ports plan craft run",
-    "cli": "ground spec graph ports plan craft run project",
+    "web": "ground spec graph ports plan craft run project",
+    "cli": "ground spec graph ports plan craft run project web",
     "testing": "ground spec graph ports plan craft run project",
     "": "ground spec graph ports plan craft run project",
 }
@@ -60,6 +61,8 @@ LIBRARIES = {
     "onnxruntime": "craft/learning/artefact/onnx_graph.py",
     "onnxmltools": "craft/learning/artefact/onnx_graph.py",
     "skl2onnx": "craft/learning/artefact/onnx_graph.py",
+    "starlette": "web",
+    "uvicorn": "web",
     "click": "cli",
     "rich": "cli",
     "pytest": "testing",

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from penstock.ground.errors import Busy, Fenced, StorageError
 from penstock.ground.failpoints import FailpointError, armed
+from penstock.ports.queue import NewJob
 from penstock.ports.state import Claim, Record, State
 from penstock.testing.clock import START
 from penstock.testing.states import MemoryState, contend
@@ -98,6 +99,18 @@ def test_another_handle_sees_what_was_appended(new_state: NewState) -> None:
     with pytest.raises(Busy):
         second.claim("flights", "b", now=START, lease_s=60)
     assert second.renew(claim, now=START, lease_s=90).epoch == claim.epoch
+
+
+def test_the_pulse_tells_that_another_handle_wrote(new_state: NewState) -> None:
+    opener = new_state()
+    watching, writing = opener(), opener()
+    seen = watching.pulse()
+    writing.append("asset", "flights", {}, at=START)
+    after_record = watching.pulse()
+    job = writing.queue.enqueue([NewJob("tell", "job")], now=START)[0]
+    after_job = watching.pulse()
+    writing.queue.cancel([job.id], now=START)
+    assert len({seen, after_record, after_job, watching.pulse()}) == 4
 
 
 def test_prefix_is_plain_text(state: State) -> None:

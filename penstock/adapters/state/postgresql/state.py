@@ -54,6 +54,10 @@ class PostgresqlState(SqlRecords):
             return cls(address, context.clock, context.ids)
         return cls(address.with_password(password), context.clock, context.ids)
 
+    def pulse(self) -> int:
+        """How far the server has written; others than us may write there too."""
+        return int(self._tables.read("SELECT pg_current_wal_insert_lsn() - CAST('0/0' AS pg_lsn)")[0][0])
+
     def close(self) -> None:
         """Ends the connection. Repeat: does nothing."""
         self._tables.close()

@@ -33,6 +33,9 @@ class SqliteState(SqlRecords):
         rest = url.removeprefix("sqlite://")
         return cls(context.folder.parent / rest[1:] if rest else context.folder / "state.db", context.clock, context.ids)
 
+    def pulse(self) -> int:
+        return int(self._file.read("PRAGMA data_version")[0][0])
+
     def close(self) -> None:
         """Gives the connection back. Repeat: does nothing."""
         self._file.close()

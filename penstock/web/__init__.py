@@ -1,0 +1,1 @@
+"""Faces over HTTP: they parse, call, and answer with JSON."""

@@ -39,4 +39,5 @@ def job(payload: Mapping[str, Any]) -> dict[str, Any]:
         if not found or found[0].epoch != payload["epoch"]:
             raise Fenced("the job was taken over", place=str(payload["job"]), expected=f"epoch {payload['epoch']}")
         attempt = Attempt(found[0], project.runtime)
-        return {"result": works(project)[found[0].kind](attempt), "cost": attempt.cost}
+        result = works(project)[found[0].kind](attempt)
+        return {"result": result, "cost": attempt.cost, "more": attempt.more}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.ground.clock import Clock
-from penstock.ports.compute import Cost
+from penstock.ports.compute import Compute, ComputeCapabilities, Cost, Ended, Handle, Task
+from penstock.ports.queue import added
 
 _GB = 1e9
 
@@ -35,6 +36,50 @@ def of_process(cost: Cost) -> dict[str, float]:
     return _rounded(cost.seconds, cost.cpu_seconds or 0.0, float(cost.peak_memory_bytes or 0)) | {
         name: float(value) for name, value in moved.items() if value is not None
     }
+
+
+class Metered:
+    """A compute that adds what its tasks took to a cost."""
+
+    def __init__(self, compute: Compute, spent: dict[str, float]) -> None:
+        self._compute, self._spent = compute, spent
+
+    @property
+    def capabilities(self) -> ComputeCapabilities:
+        return self._compute.capabilities
+
+    def start(self, task: Task) -> Handle:
+        return _MeteredHandle(self._compute.start(task), self._spent)
+
+    def warm(self) -> None:
+        self._compute.warm()
+
+    def close(self) -> None:
+        """It is closed by whoever opened it."""
+
+
+class _MeteredHandle:
+    def __init__(self, handle: Handle, spent: dict[str, float]) -> None:
+        self._handle, self._spent, self._told = handle, spent, False
+
+    @property
+    def id(self) -> str:
+        return self._handle.id
+
+    @property
+    def pid(self) -> int | None:
+        return self._handle.pid
+
+    def wait(self, timeout: float | None = None) -> Ended | None:
+        ended = self._handle.wait(timeout)
+        if ended is not None and not self._told:
+            self._told = True
+            took = {name: value for name, value in of_process(ended.cost).items() if name != "seconds"}
+            self._spent.update(added(self._spent, took))
+        return ended
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 def _rounded(seconds: float, cpu_seconds: float, peak: float) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from penstock.plan.retries import OF_ASSETS, attempts
 from penstock.ports.queue import LIVE, LOST, Needs, NewJob, Offers, Queue, QueuedJob
 from penstock.ports.state import State
 from penstock.run.claims import claimed, me
+from penstock.run.cost import Metered
 from penstock.run.recorded import adopt, made_of, recorded
 from penstock.run.runtime import Event, Job, Outcome, Runtime
 from penstock.run.upkeep import needs_upkeep
@@ -318,7 +319,8 @@ def _made(node: Node, attempt: Attempt, wanted: Wanted, kinds: Kinds) -> dict[st
         return {"status": "fresh", "seconds": 0.0, "reasons": reasons, "mode": action.mode, "body": {}}
     tick = runtime.clock.tick()
     runtime.tell(Event("started", node.name, "; ".join(reasons), {"kind": node.kind, "mode": action.mode}))
-    outcome = _worked(node, wanted, runtime, attempt.job.run, kinds)
+    metered = replace(runtime, open_compute=lambda: Metered(runtime.compute, attempt.more))
+    outcome = _worked(node, wanted, metered, attempt.job.run, kinds)
     seconds = round(runtime.clock.tick() - tick, 3)
     if not outcome.body:
         runtime.tell(Event("finished", node.name, "fresh", {"seconds": seconds, "status": "fresh"}))

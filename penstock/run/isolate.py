@@ -35,6 +35,7 @@ def isolated(attempt: Attempt, *, level: str) -> Any:
         raise from_record(ended.error or {})
     told: Mapping[str, Any] = ended.result
     attempt.cost.update(told["cost"])
+    attempt.more.update(told["more"])
     return told["result"]
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from penstock.ground.errors import Elsewhere, Fenced, JobCancelled, PenstockError, StorageFull, WorkerVanished
 from penstock.ground.failpoints import reach
 from penstock.plan.retries import retry_at
-from penstock.ports.queue import Lease, Queue, QueuedJob, Status
+from penstock.ports.queue import Lease, Queue, QueuedJob, Status, added
 from penstock.run.claims import is_dead
 from penstock.run.cost import Meter
 from penstock.run.runtime import Runtime
@@ -36,7 +36,7 @@ class Attempt:
     Attributes:
         stop: set when the job is to end: somebody cancelled it, or another worker has it. Work that can be ended looks at it.
         leaving: set when the worker itself must end, and what it does is for others.
-        cost: what the attempt took besides what is measured of this process; numbers are added to it.
+        cost: what the attempt took, where that is not what is measured of this process. `more` is added: of processes it started.
     """
 
     job: QueuedJob
@@ -44,6 +44,7 @@ class Attempt:
     stop: threading.Event = field(default_factory=threading.Event)
     leaving: threading.Event = field(default_factory=threading.Event)
     cost: dict[str, float] = field(default_factory=dict)
+    more: dict[str, float] = field(default_factory=dict)
 
     @property
     def payload(self) -> Mapping[str, Any]:
@@ -127,7 +128,7 @@ def work(lease: Lease, runtime: Runtime, works: Works, *, leaving: threading.Eve
         except BaseException:
             _given_back(queue, lease, clock.now())
             raise
-    cost = {**meter.cost(), **attempt.cost, **_waited(lease.job)}
+    cost = {**added({**meter.cost(), **attempt.cost}, attempt.more), **_waited(lease.job)}
     ended = None if beat.lost else _recorded(runtime, lease, result, error, cost)
     if defect is not None:
         raise defect

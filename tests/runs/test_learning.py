@@ -50,6 +50,10 @@ def test_a_model_that_passes_scores_each_row_once(shop: Any) -> None:
     split = done["chance"].body["ledger"][0]
     assert split["balanced"]
     assert split["filtered"]["no label"] > 10
+    with shop.open() as project:
+        [job] = [job for job in project.state.queue.jobs(kind="make") if job.name == "asset:chance"]
+        fitted = done["chance"].body["cost"]["cpu_seconds"]
+        assert job.cost["cpu_seconds"] > fitted > 0, "the process that fitted is not in the job's cost"
     assert shop.rows("SELECT count(*) AS n, count(DISTINCT id) AS k, min(score) >= 0 AS low, max(score) <= 1 AS high FROM scores") == [
         {"n": 800, "k": 800, "low": True, "high": True}
     ]

@@ -14,7 +14,23 @@ from pathlib import Path
 
 from bench.measure import CACHE, emit, machine
 
-NAMES = ("start", "plan", "csv", "checks", "appends", "merge", "files", "jobs", "queue", "pit", "training", "batch", "registry", "leaks", "loop")
+NAMES = (
+    "start",
+    "plan",
+    "csv",
+    "checks",
+    "appends",
+    "merge",
+    "files",
+    "jobs",
+    "queue",
+    "pit",
+    "training",
+    "batch",
+    "registry",
+    "leaks",
+    "loop",
+)
 
 
 def main(prog: str = "python -m bench", package: str = "bench.contests", known: Sequence[str] = NAMES) -> None:

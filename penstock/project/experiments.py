@@ -94,7 +94,7 @@ def card(project: Project, model: str, version: str = "") -> str:
         f"# {model} {name}", "", getattr(node.asset, "doc", "") or "No description was written.", "",
         "## Details", "",
         f"- Kind: {told.get('kind_of_model', 'binary')}; predicts `{spec.get('label', '')}` of `{spec.get('over', '')}`",
-        f"- Stored as {told['manifest']['kind']}: `{told['manifest']['model']}`, {_size(told['manifest'])}",
+        f"- Stored as {told['manifest']['format']}: `{told['manifest']['model']}`, {_size(told['manifest'])}",
         f"- Trained {told['at']} in {told.get('seconds', 0):.1f} s; parameters {_params(told)}",
         f"- Environment: Python {told['environment']['python']}, "
         + ", ".join(f"{k} {v}" for k, v in told["environment"]["libraries"].items() if k in _shown(told)),

@@ -20,6 +20,7 @@ from penstock.run.matrices import Exchange, exchange
 from penstock.run.outbox import live_owed, version_owed
 from penstock.run.point_in_time import Rows, coverage, given_from, given_record, model_rows
 from penstock.run.registry import PASSING, entry, live_parts, newest, promotion
+from penstock.run.registry import held_back as held_back_by
 from penstock.run.runtime import Job, Outcome, Runtime
 from penstock.run.sets import Division, Sets
 from penstock.spec.models import ByGroup, ByRatio, ByTime, Model
@@ -256,7 +257,8 @@ def _registered(job: Job, ready: Prepared, made: Candidate, verdict: Verdict) ->
     }  # fmt: skip
     live = str(job.base.get("version") or "")
     entries: list[tuple[str, str, Mapping[str, Any]]] = [("model", f"{job.name}@{made.version}", told), *version_owed(job.runtime, told)]
-    promoted = not verdict.refused and model.release == "auto"
+    back = held_back_by(job.runtime.state, job.name)
+    promoted = not verdict.refused and model.release == "auto" and back is None
     if promoted:
         before = entry(job.runtime.state, job.name, live) if live else None
         by = promotion(job.runtime.keys, told, live=before, how="rule", by=PASSING, reason="its gates passed", now=now)
@@ -274,7 +276,8 @@ def _registered(job: Job, ready: Prepared, made: Candidate, verdict: Verdict) ->
     job.runtime.state.append_all(entries, at=now, claim=job.claim)
     reach("model.registered")
     if not verdict.refused and not promoted:
-        job.tell("note", f"{made.version} passed its gates and waits: `penstock release {job.name} --to production`")
+        why = f", since {back.by} rolled back to {back.version}" if back else ""
+        job.tell("note", f"{made.version} passed its gates and waits{why}: `penstock release {job.name} --to production`")
     return Outcome(str(shown["version"]), shown)
 
 

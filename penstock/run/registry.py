@@ -144,6 +144,12 @@ def promotion(
     return Promotion(**signer.sign(made.statement(), purpose="promotion"))
 
 
+def held_back(state: State, model: str) -> Promotion | None:
+    """The roll-back that holds: after one the rule promotes nothing until a person releases a version. None if there is none."""
+    found = promotions(state, model, limit=1)
+    return found[0] if found and found[0].how == "rollback" else None
+
+
 def release(
     runtime: Runtime, signer: Signer, model: str, version: str = "", *, by: str, reason: str = "", despite_gates: bool = False
 ) -> Promotion:

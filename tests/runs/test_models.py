@@ -318,6 +318,23 @@ def test_scores_follow_what_is_live(shop: Any) -> None:
     assert shop.rows("SELECT DISTINCT model_version AS v FROM scores") == [{"v": "v2"}]
 
 
+def test_a_roll_back_holds_until_a_person_releases(shop: Any) -> None:
+    write(shop)
+    declare(shop)
+    shop.made("model")
+    shop.made("model", params={"model": {"depth": 4}})
+    with shop.open() as project:
+        project.rollback("model", by="ada")
+    shop.made("model", params={"model": {"depth": 3}})
+    assert any("since ada rolled back to v1" in e.text for e in shop.events if e.kind == "note")
+    with shop.open() as project:
+        assert project.state.heads("asset")["model"].body["version"] == "v1"
+        assert project.release("model", by="bob").version == "v3"
+    shop.made("model", params={"model": {"depth": 2}})
+    with shop.open() as project:
+        assert project.state.heads("asset")["model"].body["version"] == "v4", "the rule counts again"
+
+
 def test_a_person_decides_where_the_project_says_so(shop: Any) -> None:
     write(shop)
     declare(shop, BINARY + ', release="manual"')

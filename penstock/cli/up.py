@@ -53,7 +53,9 @@ _STYLES = {
 @shared
 @click.pass_context
 def up(ctx: click.Context, face: Face, port: int | None, workers: int, once: bool, poll: float | None, lease: float) -> int:
-    """Keep a project going: what `ps.automate` says runs by itself, until told to end (TERM or Ctrl-C).
+    """Keep a project going.
+
+    What `ps.automate` says runs by itself, until told to end (TERM or Ctrl-C).
 
     Any number of processes may do so on one state: one is active, the others stand by and take over. Told to end, it lets its jobs end
     for 30 seconds and gives back what has not; told again, at once. With --json a JSON document a line.

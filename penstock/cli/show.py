@@ -39,14 +39,24 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files", "compare", "relea
 @click.option("statuses", "--status", multiple=True, metavar="STATUS", help="With --jobs: only waiting, ready, running, done, failed, ...")
 @click.option("--logs", is_flag=True, help="What the jobs of a run printed.")
 @click.option("--follow", is_flag=True, help="With --logs: until they have ended.")
+@click.option("--automations", is_flag=True, help="What runs by itself when, when it did last and why, and what it waits for.")
 @click.option("--costs", is_flag=True, help="What jobs took, by day and name.")
 @click.option("--days", type=click.IntRange(min=1), default=7, metavar="N", help="With --costs: how many days back.")
 @shared
 def show(
     face: Face, name: str | None, look: str | None, key: str | None, at: str | None, limit: int | None, live_at: str | None,
     diff: tuple[str, str] | None, jobs: bool, statuses: tuple[str, ...], logs: bool, follow: bool, costs: bool, days: int,
+    automations: bool,
 ) -> None:  # fmt: skip
     """Show all assets, or one asset, or a run by its id."""
+    if automations:
+        if name or look or key or at or live_at or diff or jobs or logs or costs:
+            raise click.UsageError("--automations is a question of its own")
+        from penstock.cli.automations import tell
+
+        with face.open() as project:
+            tell(face, project)
+        return
     if jobs or logs or costs:
         if sum((jobs, logs, costs)) > 1 or look or key or at or live_at or diff or (logs and not name) or (costs and name):
             raise click.UsageError("--jobs, --logs RUN and --costs are questions of their own")

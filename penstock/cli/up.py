@@ -136,7 +136,11 @@ def _text(news: News) -> str:
     if news.kind == "made":
         result = news.data.get("result") or {}
         rows = (result.get("body") or {}).get("rows")
-        told = [str(result.get("status", "")), of(int(rows), "row") if rows is not None else "", spent(cost)]
+        told = [
+            "" if result.get("status") == "made" else str(result.get("status", "")),
+            of(int(rows), "row") if rows is not None else "",
+            spent(cost),
+        ]
         return "  ".join([*filter(None, told), f"({'; '.join(result.get('reasons', ()))})"])
     if news.kind == "done":
         rows = cost.get("rows")

@@ -29,6 +29,7 @@ NAMES = (
     "batch",
     "registry",
     "leaks",
+    "up",
     "loop",
 )
 

@@ -175,8 +175,19 @@ class Project:
     def _own(self) -> list[str]:
         """Modules of ours that every job in a process of its own needs."""
         urls = self.settings.urls
-        ports = {"state": urls.get("state", "sqlite://"), "lake": urls.get("lake", "file://"), "engine": urls.get("engine", "duckdb://")}
-        return [CALLS["job"].partition(":")[0], *filter(None, (module_of(port, url) for port, url in ports.items()))]
+        ports = {
+            "state": urls.get("state", "sqlite://"),
+            "lake": urls.get("lake", "file://"),
+            "engine": urls.get("engine", "duckdb://"),
+            "files": "file://",
+        }
+        return [
+            CALLS["job"].partition(":")[0],
+            "penstock.run.execute",
+            "penstock.run.kinds",
+            "penstock.run.upkeep",
+            *filter(None, (module_of(port, url) for port, url in ports.items())),
+        ]
 
     @property
     def _code(self) -> ProjectCode:

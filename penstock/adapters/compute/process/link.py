@@ -99,7 +99,7 @@ class Link:
         if not self.jobs:
             self._last = self._clock.tick()
         self.jobs.add(number)
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a link that was closed meanwhile: sending over it tells
             os.eventfd_write(self._wake, 1)
 
     def kill(self) -> None:

@@ -39,5 +39,5 @@ say penstock -C live show --automations
 say penstock -C live show --jobs
 say penstock -C live show --costs
 run="$(penstock -C live show --automations --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["automations"][-1]["last"]["run"])')"
-say penstock -C live show "$run" --json
+say penstock -C live show "$run"
 say penstock -C live show "$run" --logs

@@ -114,6 +114,7 @@ def record(job: QueuedJob, why: str) -> dict[str, Any]:
     return {
         "id": job.id, "name": job.name, "kind": job.kind, "run": job.run, "status": job.status, "attempt": job.attempt,
         "attempts": job.attempts, "priority": job.priority, "why": why, "error": job.error, "cost": dict(job.cost), **moments,
+        "because": job.payload.get("because", ""), "input": job.payload.get("input"), "output": job.result,
     }  # fmt: skip
 
 
@@ -157,7 +158,23 @@ def of_run(face: Face, project: Project, run: str) -> bool:
     jobs = project.state.queue.jobs(run=run, limit=1000)[::-1]
     if jobs:
         listed(face, project, jobs, reasons(project, jobs))
+        _exchanged(face, jobs)
     return bool(jobs)
+
+
+def _exchanged(face: Face, jobs: Sequence[QueuedJob]) -> None:
+    """Of each job of a run why it began, what it got and what it gave, as far as there is something."""
+    from penstock.project.figures import one_line
+
+    for job in jobs:
+        gave = job.result if job.kind in ("job", "branch", "flow") else None
+        made = job.result.get("reasons", ()) if job.kind == "make" and isinstance(job.result, Mapping) else ()
+        told = {"because": job.payload.get("because") or "; ".join(made), "got": job.payload.get("input"), "gave": gave}
+        lines = [(word, what if word == "because" else json.dumps(what, ensure_ascii=False)) for word, what in told.items() if what]
+        if lines:
+            face.line(job.name, "bold")
+        for word, text in lines:
+            face.line(f"    {word:<8} {one_line(text, 240)}")
 
 
 def logs(face: Face, project: Project, what: str, *, follow: bool, wait: Callable[[float], None]) -> None:

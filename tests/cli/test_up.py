@@ -59,6 +59,8 @@ def test_once_prints_a_line_for_all_that_happens_and_fails_if_a_job_is_lost(fold
     assert code == 1
     assert [line["kind"] for line in lines] == ["active", "fired", "started", "failed", "over"]
     assert lines[1]["input"]["count"] == 4 and "ZeroDivisionError" in lines[3]["error"]["message"]
+    shown = said(folder, "show", lines[1]["run"])[1]
+    assert "because  files came to raw" in shown and '"count": 4' in shown
     document = json.loads(said(folder, "show", "--automations", "--json")[1])
     assert document["schema"] == "penstock.automations/1"
     assert [(line["name"], line["fired"], line["last"]["run"]) for line in document["automations"]] == [("telling", 2, lines[1]["run"])]

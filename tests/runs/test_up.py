@@ -12,6 +12,7 @@ from penstock.ports.queue import NewJob
 from penstock.project.project import Project
 from penstock.project.up import News, Pace, Up, automations
 from penstock.run.scheduler import CLAIM
+from penstock.testing.clock import ManualClock
 
 PIPELINE = '''
 import penstock as ps
@@ -85,6 +86,28 @@ def test_where_another_is_active_nothing_is_done(folder: Path) -> None:
         assert went(told) == [("standby", ""), ("over", "")]
         assert told[0].data["holder"] == "elsewhere/1/2"
         assert project.state.queue.jobs() == []
+
+
+def test_a_clock_that_jumps_loses_no_tick_and_makes_none_twice(folder: Path) -> None:
+    (folder / "pipeline.py").write_text(PIPELINE.split("ps.automate")[0] + 'ps.automate(tell, when=ps.cron("0 * * * *"))\n')
+    told: list[News] = []
+    clock = ManualClock()
+    with Project.open(folder, clock=clock) as project:
+        project.state.queue.pause()  # what fires is to stay where it is
+        up = Up(project, tell=told.append, pace=PACE)
+
+        def fired(seconds: float) -> int:
+            before = len(project.state.queue.jobs())
+            clock.advance(seconds)
+            assert 0 < up.round() <= PACE.lease_s / 3
+            return len(project.state.queue.jobs()) - before
+
+        assert [fired(0), fired(1800), fired(1800)] == [0, 0, 1]
+        assert [fired(-7200), fired(3600), fired(3600)] == [0, 0, 0]  # back, and there again
+        assert [fired(3600), fired(30 * 3600), fired(60)] == [1, 1, 0]  # a day passed in between: the newest tick counts for all
+        up.end()
+        up.keep()
+    assert [news.kind for news in told if news.kind in ("standby", "note")] == []
 
 
 class Kept:

@@ -81,7 +81,7 @@ class Up:
         self._thread: threading.Thread | None = None
         self._standing: str | None = None
         self._noted: frozenset[str] = frozenset()
-        self._lost = self._bursts = 0
+        self._lost = self._bursts = self._seen = 0
         self._load()
 
     def _load(self) -> None:
@@ -164,6 +164,7 @@ class Up:
         Raises: what will not pass. That the state is away is told, once, and the next round tries again.
         """
         try:
+            self._seen = self._project.state.pulse()  # before anything is read: what is written after that is news
             return self._round(self._project.clock.now())
         except PenstockError as error:
             if not error.retry:
@@ -198,18 +199,16 @@ class Up:
         """Until a moment has come, something woke us, or the state has news, if that is for us."""
         state, clock = self._project.state, self._project.clock
         pulse_s = FAR_PULSE_S if state.capabilities.several_machines else PULSE_S
-        until, seen = clock.tick() + seconds, None
+        until = clock.tick() + seconds
         while not self._over.is_set() and (left := until - clock.tick()) > 0:
             if self._wake.wait(min(left, pulse_s) if self.active else left):
                 break
             if self.active:
                 try:
-                    found = state.pulse()
+                    if state.pulse() != self._seen:
+                        break
                 except PenstockError:
                     continue  # the next round tells
-                if seen is not None and found != seen:
-                    break
-                seen = found
         self._wake.clear()
 
     def _stand(self, holder: str) -> None:

@@ -100,7 +100,7 @@ def _page(face: Face, project: Project, report: RunReport) -> Path | None:
     from penstock.project.report import write_report
 
     try:
-        return write_report(report, project.graph, project.runtime.state, project.settings)
+        return write_report(report, project.graph, project.state, project.settings)
     except OSError as error:
         face.note(f"the report could not be written: {error}")
         return None

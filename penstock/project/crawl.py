@@ -381,7 +381,7 @@ def drift(project: Project, name: str) -> Drift:
         raise DefinitionError(
             "not a source", place=name, expected="a source, a pattern or a database's URL", got=project.graph.node(name).kind
         )
-    head = project.runtime.state.heads("asset", prefix=name).get(name)
+    head = project.state.heads("asset", prefix=name).get(name)
     recorded = schema_from_record(list(head.body["crawl"])) if head is not None and head.body.get("crawl") else asset.schema
     now, per_file = _now(project, asset)
     if recorded is None:

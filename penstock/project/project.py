@@ -155,7 +155,7 @@ class Project:
             open_database=self._database,
             open_compute=lambda: self.compute,
             code=self._code,
-            keys=Keys(folder / "keys"),
+            keys=self.keys,
             cores=int(self.settings.options.get("threads", 0)) or cores(),
             fetch_model=self._fetched_model,
             project=self.settings.name,
@@ -214,6 +214,11 @@ class Project:
         if "tracker" not in self.settings.urls:
             raise SettingsError("this level has no tracker", place=f"level.{self.settings.level}.tracker")
         return cast("Tracker", opened("tracker", self.settings.urls["tracker"], self._context))
+
+    @property
+    def keys(self) -> Keys:
+        """What signs models and promotions of this project."""
+        return Keys(self.settings.folder / "keys")
 
     @cached_property
     def files(self) -> FileStore:
@@ -457,7 +462,7 @@ class Project:
 
         self._model(model)
         found = live_at(self.state, model, moment)
-        return verified(found, self.runtime.keys) if found else None
+        return verified(found, self.keys) if found else None
 
     def sweep(
         self,

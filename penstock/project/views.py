@@ -56,7 +56,7 @@ class AssetLine:
 
 def assets(project: Project) -> tuple[list[AssetLine], str]:
     """All assets in running order, and why their status is unknown ("" if it is not)."""
-    heads = project.runtime.state.heads("asset")
+    heads = project.state.heads("asset")
     statuses, trouble = statuses_of(project)
     lines = []
     for node in project.graph:
@@ -142,7 +142,7 @@ def asset(project: Project, name: str) -> AssetView:
 
 def body_of(project: Project, name: str) -> Mapping[str, Any]:
     """The asset's newest record, {} if it was never made."""
-    head = project.runtime.state.heads("asset", prefix=name).get(name)
+    head = project.state.heads("asset", prefix=name).get(name)
     return head.body if head else {}
 
 
@@ -203,7 +203,7 @@ def history(project: Project, name: str, *, limit: int = 50) -> list[dict[str, A
 
     Raises: UnknownName(E1003) if nothing is declared or recorded under the name.
     """
-    state = project.runtime.state
+    state = project.state
     made = [{"at": iso(r.at), "event": "made", **_of_body(r.body)} for r in state.history("asset", name, limit=limit)]
     failed = [{"at": iso(r.at), "event": "failed", **r.body} for r in state.history("failure", name, limit=limit)]
     if not made and not failed:
@@ -235,7 +235,7 @@ def files(project: Project, name: str) -> list[dict[str, Any]]:
     if not isinstance(node.asset, Files):
         raise UnknownName("not a source of files", place=name, expected="a source made by ps.files", got=node.kind)
     start = len(name) + 1
-    heads = project.runtime.state.heads("listing", prefix=f"{name}/")
+    heads = project.state.heads("listing", prefix=f"{name}/")
     return [
         {
             "file": key[start:], "status": "gone" if r.body.get("gone") else r.body.get("status", ""), "rows": r.body.get("rows"),
@@ -253,13 +253,13 @@ def run_record(project: Project, run: str) -> Mapping[str, Any] | None:
     """The record of a run, by its id or the beginning of it (six characters at least); None if there is none or several."""
     if len(run) < 6 or not re.fullmatch(r"[0-9a-z]+", run):
         return None
-    found = project.runtime.state.heads("run", prefix=run)
+    found = project.state.heads("run", prefix=run)
     return next(iter(found.values())).body if len(found) == 1 else None
 
 
 def runs(project: Project, *, limit: int = 50) -> list[Mapping[str, Any]]:
     """Records of runs that did something, newest first."""
-    return [r.body for r in project.runtime.state.history("run", limit=limit)]
+    return [r.body for r in project.state.history("run", limit=limit)]
 
 
 def not_found(project: Project, name: str) -> UnknownName:
@@ -299,7 +299,7 @@ class _Tracer:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self.heads = project.runtime.state.heads("asset")
+        self.heads = project.state.heads("asset")
         self._known: dict[str, dict[str, Mapping[str, Any]]] = {}
 
     def body(self, name: str, version: str) -> Mapping[str, Any]:
@@ -308,7 +308,7 @@ class _Tracer:
         if head is not None and str(head.body["version"]) == version:
             return head.body
         if name not in self._known:
-            found = self._project.runtime.state.history("asset", name, limit=BACK)
+            found = self._project.state.history("asset", name, limit=BACK)
             self._known[name] = {str(r.body["version"]): r.body for r in reversed(found)}
         return self._known[name].get(version, {})
 

@@ -32,7 +32,6 @@ from penstock.ports.tracker import Tracker, parted
 from penstock.project import settings as settings_of
 from penstock.project.adapters import module_of, opened
 from penstock.project.code import CodeReader, kept, laid_out, sources
-from penstock.project.declare import declared
 from penstock.project.discover import Found, found_in, load_modules
 from penstock.project.settings import Settings
 from penstock.run.runtime import Event, ProjectCode, Runtime
@@ -237,6 +236,8 @@ class Project:
 
     def declared(self, params: Params | None = None) -> dict[str, Declared]:
         """Every asset as declared; parameters as given, else as adopted from a sweep, else as written in the code."""
+        from penstock.project.declare import declared
+
         given = {name: dict(values) for name, values in (params or {}).items()}
         for name, record in self.state.heads("adopted").items():
             node = self.graph.nodes.get(name)

@@ -7,7 +7,7 @@ artefact as data, and writes out-of-fold scores. Nothing of the user's code or m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +77,12 @@ def from_payload(payload: Mapping[str, Any]) -> Fit:
 
 
 # -- in the parent --------------------------------------------------------------------------------------------------
-def fitted(runtime: Runtime, order: Fit, model: Model, *, run: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], Ended]:
+def fitted(
+    runtime: Runtime, order: Fit, model: Model, *, run: str, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], Ended]:
     """Runs an order in a process of its own. Returns its result, its learning curve, and how it ended (with its cost).
+
+    `meanwhile` is called once while the process works.
 
     Raises: UserCodeError(E5001), TimeLimit(E5004), MemoryLimit(E5003), and whatever error of ours the child raised.
     """
@@ -90,12 +94,13 @@ def fitted(runtime: Runtime, order: Fit, model: Model, *, run: str) -> tuple[Map
     log = runtime.folder / "logs" / f"{run}-{order.model}.log"
     task = Task(f"fit:{order.model}:{runtime.ids.new()}", runtime.code.calls["fit"], order.record(), limits, log=log)
     handle = runtime.compute.start(task)
-    if order.store:
-        _load_judges(order.format)
     curve: list[Mapping[str, Any]] = []
     seen = _Progress(arrays.folder / _PROGRESS)
     ended = None
     try:
+        if order.store:
+            _load_judges(order.format)
+        meanwhile()
         while ended is None:
             ended = handle.wait(0.1)
             for point in seen.new():

@@ -52,23 +52,39 @@ def outcomes_of(scorer: Scorer, sets: Sets) -> Outcomes:
     return Outcomes(sets.target.kind, test.y, scorer.scores(test.X), sets.target.classes, test.weight, test.group)
 
 
-def judge(job: Job, model: Model, sets: Sets, scorer: Scorer) -> Verdict:
+@dataclass(frozen=True)
+class RowsJudged:
+    """What can be told of the rows before there is a model: figures, and leaks if a gate asks (None if nobody looked)."""
+
+    figures: Mapping[str, Any]
+    findings: tuple[Finding, ...] | None
+
+
+def judge_rows(job: Job, model: Model, sets: Sets) -> RowsJudged:
+    """Looks at the rows of both sets for drift, rare classes, and what must not be known. Called: while the model is fitted."""
+    from penstock.craft.learning import figures
+
+    names = list(sets.encoder.names)
+    assert sets.train.raw is not None and sets.test.raw is not None
+    found = figures.of(
+        model.kind, len(sets.train), len(sets.test), sets.train.y, sets.train.raw.select(names), sets.test.raw.select(names),
+        sets.target.classes,
+    )  # fmt: skip
+    return RowsJudged(found, _leaks(job, model, sets))
+
+
+def judge(job: Job, model: Model, sets: Sets, scorer: Scorer, rows: RowsJudged) -> Verdict:
     """Measures a candidate on the test rows and holds its gates against what was found. A failed gate is a result, not an error."""
-    from penstock.craft.learning import figures, gates, slices
+    from penstock.craft.learning import gates, slices
     from penstock.craft.learning.gates import Judged
 
     outcomes, test = outcomes_of(scorer, sets), sets.test
     by = test.kept.select(list(model.slices))
     assert test.raw is not None and test.sampled is not None and sets.train.raw is not None
     weak = slices.weak(outcomes.take(test.sampled), test.raw.select(list(sets.encoder.names)), rows=test.sampled)
-    findings = _leaks(job, model, sets)
-    names = list(sets.encoder.names)
-    found = figures.of(
-        model.kind, len(sets.train), len(test), sets.train.y, sets.train.raw.select(names), test.raw.select(names), sets.target.classes
-    )  # fmt: skip
-    judged = Judged(outcomes, slices.evaluate(outcomes, by), found, weak, findings, by)
+    judged = Judged(outcomes, slices.evaluate(outcomes, by), rows.figures, weak, rows.findings, by)
     results = gates.evaluate(model.gates, judged, _production(job, model, sets))
-    return Verdict(judged, outcomes, results, findings or (), {r.name: shown(r, sets, outcomes) for r in results if not r.passed})
+    return Verdict(judged, outcomes, results, rows.findings or (), {r.name: shown(r, sets, outcomes) for r in results if not r.passed})
 
 
 def _leaks(job: Job, model: Model, sets: Sets) -> tuple[Finding, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from penstock.run import environment
 from penstock.run import sets as sets_of
 from penstock.run.build import bind_inputs
 from penstock.run.fit import Fit, fitted, labels_of
-from penstock.run.judge import Verdict, judge, loaded
+from penstock.run.judge import RowsJudged, Verdict, judge, judge_rows, loaded
 from penstock.run.matrices import Exchange, exchange
 from penstock.run.outbox import live_owed, version_owed
 from penstock.run.point_in_time import Rows, coverage, given_from, given_record, model_rows
@@ -84,10 +84,15 @@ def train(job: Job) -> Outcome:
         for note in ready.sets.notes:
             job.tell("note", note)
         draft = _draft(job.runtime, job.name, version)
-        made = _imported(job, ready, draft, version) if model.source else _fitted(job, ready, draft, version)
+        seen: list[RowsJudged] = []
+
+        def look() -> None:
+            seen.append(judge_rows(job, model, sets))
+
+        made = _imported(job, ready, draft, version, look) if model.source else _fitted(job, ready, draft, version, look)
         reach("model.trained")
         scorer = loaded(draft, artefact.manifest_from(made.manifest), keys, f"{job.name}@{version}")
-        verdict = judge(job, model, ready.sets, scorer)
+        verdict = judge(job, model, sets, scorer, seen[0])
         folder = _settled(job.runtime, draft, job.name, version)
         reach("model.stored")
         for result in verdict.gates:
@@ -161,7 +166,7 @@ def held_back(job: Job, ready: Prepared) -> NDArray[np.int64]:
     return np.flatnonzero(folds_for(job, ready, CALIBRATION_FOLDS) == CALIBRATION_FOLDS - 1)
 
 
-def _fitted(job: Job, ready: Prepared, draft: Path, version: str) -> Candidate:
+def _fitted(job: Job, ready: Prepared, draft: Path, version: str, meanwhile: Callable[[], None]) -> Candidate:
     model, sets, arrays = ready.model, ready.sets, ready.arrays
     arrays.put("sample", sets.test.X[:PARITY_ROWS])
     if model.folds:
@@ -169,7 +174,7 @@ def _fitted(job: Job, ready: Prepared, draft: Path, version: str) -> Candidate:
     if model.calibrate:
         arrays.put("held", held_back(job, ready))
     order = order_for(job, ready, job.declared.params, folds=model.folds, store=draft, name=f"{job.name}@{version}")
-    result, curve, ended = fitted(job.runtime, order, model, run=job.run)
+    result, curve, ended = fitted(job.runtime, order, model, run=job.run, meanwhile=meanwhile)
     cross = out_of_fold(ready) if model.folds else None
     told = {"fit_seconds": result["fit_seconds"], "curve": curve, "cost": asdict(ended.cost), "function": order.digest}
     return Candidate(version, draft, result["manifest"], cross, told)
@@ -190,11 +195,12 @@ def out_of_fold(ready: Prepared) -> Measured:
     return measure(Outcomes(sets.target.kind, train.y[rows], scores[rows], sets.target.classes, weight, group))
 
 
-def _imported(job: Job, ready: Prepared, draft: Path, version: str) -> Candidate:
+def _imported(job: Job, ready: Prepared, draft: Path, version: str, meanwhile: Callable[[], None]) -> Candidate:
     """A finished model, taken in as an artefact of ours."""
     from penstock.craft.learning import artefact
 
     model, sets = ready.model, ready.sets
+    meanwhile()
     with job.runtime.fetch_model(model.source) as path:
         manifest = artefact.import_file(
             path, sets.encoder, draft, sample=sets.test.X[:PARITY_ROWS], kind=model.kind,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pkgutil import walk_packages
 from typing import Any
 
 from penstock.ground.errors import DriverMissing, SettingsError, did_you_mean
@@ -31,10 +33,14 @@ def adapter_class(port: str, url: str) -> Any:
         ) from error
 
 
-def module_of(port: str, url: str) -> str:
-    """The module that has the adapter of a URL; "" for an unknown scheme."""
+def modules_of(port: str, url: str) -> list[str]:
+    """The module that has the adapter of a URL, and those below it, which it loads when they are needed; none for an unknown scheme."""
     point = known(port).get(url.partition("://")[0].partition("+")[0])
-    return point.module if point is not None else ""
+    spec = find_spec(point.module) if point is not None else None
+    if point is None or spec is None:
+        return []
+    below = walk_packages(spec.submodule_search_locations, f"{point.module}.") if spec.submodule_search_locations else ()
+    return [point.module, *(found.name for found in below)]
 
 
 def opened(port: str, url: str, context: Context, **more: Any) -> Any:

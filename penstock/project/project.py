@@ -30,7 +30,7 @@ from penstock.ports.files import FileStore
 from penstock.ports.state import State
 from penstock.ports.tracker import Tracker, parted
 from penstock.project import settings as settings_of
-from penstock.project.adapters import module_of, opened
+from penstock.project.adapters import modules_of, opened
 from penstock.project.code import CodeReader, kept, laid_out, sources
 from penstock.project.discover import Found, found_in, load_modules
 from penstock.project.settings import Settings
@@ -185,7 +185,7 @@ class Project:
             "penstock.run.execute",
             "penstock.run.kinds",
             "penstock.run.upkeep",
-            *filter(None, (module_of(port, url) for port, url in ports.items())),
+            *(module for port, url in ports.items() for module in modules_of(port, url)),
         ]
 
     @property

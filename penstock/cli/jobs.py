@@ -68,6 +68,35 @@ def carried(face: Face, project: Project, run: str) -> int:
     return 0 if not lost else 3 if first and all(job.error and job.error.get("retry") for job in first) else 1
 
 
+def backfilled(face: Face, name: str, text: str, params: Mapping[str, Mapping[str, Any]], priority: int) -> int:
+    """`--backfill`: a line for each slice, then a summary. Gives 0 if all is well, 3 if what failed may succeed later, else 1."""
+    from penstock.cli.failure import print_record, recorded_lines
+    from penstock.project.figures import of, seconds
+
+    def tell(slice_: str, job: QueuedJob, ended: int, total: int) -> None:
+        if face.json:
+            return
+        told = job.result if isinstance(job.result, Mapping) else {}
+        rows = f"  {of(int(told['rows']), 'row')}" if told.get("status") == "made" else ""
+        face.line(f"{name}@{slice_ or '(no time)'}  {told.get('status', job.status)}{rows}  {ended:,} of {total:,}")
+
+    first, dots, last = text.partition("..")
+    with face.open() as project:
+        found = project.backfill(name, first, last if dots else first, params=params, priority=priority, tell=tell)
+    failed = found.failed
+    if face.json:
+        jobs = [{"slice": slice_, **record(job, "")} for slice_, job in found.jobs.items()]
+        face.document("backfill", run=found.run, asset=name, ok=not failed, seconds=found.seconds, left=found.left, jobs=jobs)
+    else:
+        for job in list(failed.values())[:3]:
+            if job.error:
+                print_record(face, job.error, list(recorded_lines(str(job.error.get("traceback", "")))))
+        left = f"; {of(found.left, 'slice')} of {name} left" if found.left else f"; {name} is fresh"
+        done = f"{of(len(found.jobs) - len(failed), 'slice')} done" + (f", {len(failed):,} failed" if failed else "")
+        face.line(f"run {found.run}: {done} in {seconds(found.seconds)}{left}", "bold red" if failed else "bold green")
+    return 0 if not failed else 3 if all(job.error and job.error.get("retry") for job in failed.values()) else 1
+
+
 def _ended(face: Face, run: str, lost: Sequence[QueuedJob], output: Any) -> None:
     from penstock.cli.failure import print_record, recorded_lines
     from penstock.project.figures import one_line

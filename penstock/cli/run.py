@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 @click.option("again", "--retry", "--resume", metavar="RUN|JOB", help="Do what failed of a run again, and all after it.")
 @click.option("--fork", metavar="RUN", help="A new run of a flow from a step on, with other parameters; goes with --from.")
 @click.option("begin", "--from", metavar="STEP", help="The first step that a fork does itself.")
+@click.option("--backfill", metavar="FIRST..LAST", help="Make the slices of a table in this time that are missing or touched.")
 @selection
 @shared
 def run(
     face: Face, select: tuple[str, ...], params: dict[str, dict[str, Any]], force: bool, sweep: tuple[str, ...], search: Search, trials: int,
     metric: str, step: str | None, given: str | None, rebuild: str | None, priority: int, later: bool, cancel: str | None,
-    again: str | None, fork: str | None, begin: str | None,
+    again: str | None, fork: str | None, begin: str | None, backfill: str | None,
 ) -> int:  # fmt: skip
     """Make assets fresh, or do a job or flow.
 
@@ -63,6 +64,12 @@ def run(
         from penstock.cli.step import stepped
 
         return stepped(face, step, given, params)
+    if backfill is not None:
+        if len(select) != 1 or force or sweep or rebuild or later or given is not None:
+            raise click.UsageError("--backfill goes with the name of one table, --set and --priority")
+        from penstock.cli.jobs import backfilled
+
+        return backfilled(face, select[0], backfill, params, priority)
     if sweep or rebuild:
         if len(select) != 1 or (sweep and rebuild):
             raise click.UsageError("--sweep or --rebuild goes with the name of one model")

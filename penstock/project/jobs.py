@@ -29,7 +29,7 @@ from penstock.spec.jobs import Branch, Flow, Job, Make, argv, plain, step_named,
 from penstock.spec.sizes import size
 
 #: Kinds of queued jobs, as a worker offers them.
-KINDS = ("make", "upkeep", "asset", "job", "branch", "flow")
+KINDS = ("make", "slice", "upkeep", "asset", "job", "branch", "flow")
 
 
 def works(project: Project) -> dict[str, Callable[[Attempt], Any]]:

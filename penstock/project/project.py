@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from penstock.project.levels import PortLevel
     from penstock.project.query import Result
     from penstock.project.trace import TraceStep
+    from penstock.run.backfill import Backfilled, Tell
     from penstock.run.difference import Difference
     from penstock.run.execute import RunReport, Sight, Wanted
     from penstock.run.rebuild import Rebuilt
@@ -330,6 +331,28 @@ class Project:
         tell_owed(self.runtime)
         return ShownReport(report.run, report.started, report.seconds, report.results)
 
+    def backfill(
+        self, name: str, first: str, last: str = "", *, params: Params | None = None, priority: int = 0, tell: Tell | None = None
+    ) -> Backfilled:
+        """Makes the slices of a table from `first` to `last` (`2013-01`, `2013-01-31`) that are missing or touched, a commit for each.
+
+        What the table needs is made fresh first. Slices that fail are in what is returned; see `run.backfill`.
+        Raises: DefinitionError(E1001) for an asset that is not made of slices; RunFailed(E5002) if an input cannot be made.
+        """
+        from penstock.run.backfill import backfill, sliced, span
+
+        node = self.graph.node(name)
+        sliced(node)
+        begin, end = span(f"{first}..{last or first}")
+        report = self.run(*node.inputs, params=params)
+        if broken := [r.asset for r in report.results if r.status in ("failed", "skipped")]:
+            raise RunFailed("an input of the table could not be made", place=name, got=", ".join(broken))
+        own = {name: dict(params[name])} if params and name in params else {}
+        return backfill(
+            node, self.graph, self.declared(params)[name], self.runtime, self.works(), first=begin, last=end, params=own, priority=priority,
+            **({"tell": tell} if tell else {}),
+        )  # fmt: skip
+
     def _wanted(self, chosen: Collection[str], params: Params | None = None, *, force: Collection[str] = ()) -> Wanted:
         """What is wanted of some assets, with the sources as they are now."""
         from penstock.run.execute import Wanted
@@ -351,11 +374,15 @@ class Project:
         """What each kind of a run's own jobs does; `project.jobs.works` has all kinds. A run itself (`sight`) tells the tracker at its end."""
         from functools import partial
 
+        from penstock.run.backfill import make_slice
         from penstock.run.execute import make
         from penstock.run.kinds import KINDS
 
         made = partial(make, kinds=KINDS)
-        return {"make": partial(made, sight=sight) if sight else partial(self._made_elsewhere, made), "upkeep": self._cared_for}
+        return {
+            "make": partial(made, sight=sight) if sight else partial(self._made_elsewhere, made),
+            "slice": partial(make_slice, sight=self._sight), "upkeep": self._cared_for,
+        }  # fmt: skip
 
     def _made_elsewhere(self, made: Callable[..., dict[str, Any]], attempt: Attempt) -> dict[str, Any]:
         from penstock.run.outbox import tell_owed

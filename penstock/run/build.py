@@ -39,12 +39,12 @@ def build(job: Job) -> Outcome:
 Extra = Callable[[Batch, Scan | None], Mapping[str, Any]]
 
 
-def build_table(job: Job, table: Table, *, extra: Extra | None = None) -> Outcome:
-    """Computes all of a table, or what new input rows make of it."""
+def build_table(job: Job, table: Table, *, extra: Extra | None = None, only: Callable[[str], str] | None = None) -> Outcome:
+    """Computes all of a table, or what new input rows make of it; or those rows `only` that meet an SQL condition on their time."""
     scans = bind_inputs(job, job.node.inputs)
-    part, changes = _part(job, table)
-    current = job.runtime.lake.scan(job.name) if part else None
-    touched: Callable[[str], str] | None = None
+    part, changes = _part(job, table) if only is None else (True, None)
+    current = job.runtime.lake.scan(job.name) if part and job.runtime.lake.snapshot(job.name) is not None else None
+    touched = only
     if part and changes is not None:
         if not changes.added.files and not changes.removed.files and not isinstance(table.write, Slices):
             job.steps.append(Step("compute", 0, 0, keeps=False))

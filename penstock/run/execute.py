@@ -91,9 +91,9 @@ Sight = Callable[[Mapping[str, Any]], Wanted]
 #: Of jobs that make assets and care for them: seconds before the second attempt, how often they are tried again, and after which errors.
 AGAIN = {"backoff_s": 0.2, "retries": OF_ASSETS, "transient_only": True}
 #: What a command's own worker offers: it does one job at a time, whatever that needs.
-_ANY = Offers(memory_bytes=2**62, cores=2.0**40, gpus=2**30)
+ANY = Offers(memory_bytes=2**62, cores=2.0**40, gpus=2**30)
 #: Seconds between looks at jobs that others do: short at first, then longer.
-_LOOKS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+LOOKS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 #: How many ids are asked for at once.
 _PAGE = 500
 #: Whether this thread is making an asset: a run within a run, which may not wait for the jobs of the outer one.
@@ -201,16 +201,16 @@ class _Run:
                     self._see(graph, [ended], left)
                     continue
             before = len(left)
-            self._see(graph, _jobs(self.runtime.state.queue, list(left)), left)
+            self._see(graph, jobs_with(self.runtime.state.queue, list(left)), left)
             if ended is None and left:
                 idle = 0 if len(left) < before else idle + 1
-                if idle > len(_LOOKS_S):
+                if idle > len(LOOKS_S):
                     relieve(self.runtime)
-                self.runtime.clock.wait(_LOOKS_S[min(idle, len(_LOOKS_S) - 1)])
+                self.runtime.clock.wait(LOOKS_S[min(idle, len(LOOKS_S) - 1)])
 
     def _do_one(self, runs: Collection[str]) -> QueuedJob | None:
         now = self.runtime.clock.now()
-        lease = self.runtime.state.queue.claim(self.owner, _ANY, now=now, lease_s=LEASE_S, runs=runs)
+        lease = self.runtime.state.queue.claim(self.owner, ANY, now=now, lease_s=LEASE_S, runs=runs)
         return None if lease is None else work(lease, self.runtime, self.works)
 
     def _see(self, graph: Graph, jobs: Iterable[QueuedJob], left: dict[str, str]) -> None:
@@ -263,7 +263,7 @@ class _Run:
         return AssetResult(node.name, node.kind, "failed", round(seconds, 3), error=job.error, reasons=why)
 
 
-def _jobs(queue: Queue, ids: Sequence[str]) -> Iterator[QueuedJob]:
+def jobs_with(queue: Queue, ids: Sequence[str]) -> Iterator[QueuedJob]:
     for i in range(0, len(ids), _PAGE):
         yield from queue.jobs(ids[i : i + _PAGE], limit=_PAGE)
 

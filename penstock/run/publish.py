@@ -127,8 +127,9 @@ def version_of(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def listing_entries(asset: str, body: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """State entries for the input files that a landing took in or dropped."""
-    return [("listing", f"{asset}/{label}", entry) for label, entry in body.get("listing", {}).items()]
+    """State entries for the input files that a landing took in or dropped, and for the slices that a backfill made."""
+    kinds = {"listing": body.get("listing", {}), "slice": body.get("backfilled", {})}
+    return [(kind, f"{asset}/{label}", entry) for kind, entries in kinds.items() for label, entry in entries.items()]
 
 
 def unchanged(job: Job, audit_results: Sequence[Mapping[str, Any]] = (), *, extra: Mapping[str, Any] | None = None) -> Outcome:

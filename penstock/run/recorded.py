@@ -50,14 +50,14 @@ def adopt(graph: Graph, runtime: Runtime) -> tuple[str, ...]:
             continue
         try:
             with claimed(runtime, f"asset:{name}", runtime.ids.new()) as claim:
-                if _adopted(graph.nodes[name], runtime, claim):
+                if adopted(graph.nodes[name], runtime, claim):
                     found.append(name)
         except Busy:
             continue  # that run is not dead but at work, and will record it itself
     return tuple(found)
 
 
-def _adopted(node: Node, runtime: Runtime, claim: Claim) -> bool:
+def adopted(node: Node, runtime: Runtime, claim: Claim) -> bool:
     """Records the newest version of an asset if it was committed and never recorded; its exports are written first."""
     name = node.name
     record, head = (runtime.state.heads(kind, prefix=name).get(name) for kind in ("pending", "asset"))

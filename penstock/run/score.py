@@ -1,4 +1,4 @@
-"""Scoring: the newest passing version of a model over the rows it has not scored yet, in batches, out of core."""
+"""Scoring: the live version of a model over the rows it has not scored yet, in batches, out of core."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def validated(made: Model) -> Model:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores that the newest passing version of a model writes for rows it has not scored yet.
+    """Scores that the live version of a model writes for rows it has not scored yet.
 
     Columns: the key and time of `over`, the model's `slices`, then `score` (of a multiclass model `prediction`, the likeliest
     label as text, and one `score_<class>` per class), the reasons, `model_version`, `scored_at`.
@@ -318,7 +318,7 @@ MOST_REASONS = 20
 
 
 def predictions(model: Any, *, over: Any, where: str | None = None, reasons: int = 0, doc: str = "") -> Predictions:
-    """Scores of a table's rows by the newest passing version of a model; see `Predictions`. Raises: DefinitionError(E1001)."""
+    """Scores of a table's rows by the live version of a model; see `Predictions`. Raises: DefinitionError(E1001)."""
     if isinstance(reasons, bool) or not isinstance(reasons, int) or not 0 <= reasons <= MOST_REASONS:
         raise DefinitionError("not a number of reasons", place="predictions(reasons=...)", expected=f"0 to {MOST_REASONS}", got=reasons)
     return Predictions(model, over, where, doc, reasons)

@@ -21,6 +21,7 @@ from penstock.adapters.state.sqlite.file import MIGRATIONS, filesystem, upgrade
 from penstock.ground.clock import SystemClock
 from penstock.ground.errors import StateTooNew, StorageError, StorageFull
 from penstock.ground.failpoints import armed, full
+from penstock.ports.queue import NewJob
 from penstock.ports.state import State
 from penstock.testing.clock import START
 from penstock.testing.states import FaultyState, MemoryState, WeakState
@@ -182,6 +183,15 @@ def test_a_killed_writer_leaves_what_it_committed(tmp_path: Path, point: str, ke
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert done.stdout.split() == ["0", "1"]
     assert [r.body["n"] for r in open_at(path).history("asset")] == kept
+
+
+def test_the_pulse_tells_of_jobs_too(tmp_path: Path) -> None:
+    watching, writing = open_at(tmp_path / "state.db"), open_at(tmp_path / "state.db")
+    seen = watching.pulse()
+    job = writing.queue.enqueue([NewJob("tell", "job")], now=START)[0]
+    after_job = watching.pulse()
+    writing.queue.cancel([job.id], now=START)
+    assert len({seen, after_job, watching.pulse()}) == 3
 
 
 def test_a_thousand_heads_are_read_quickly(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ _LOOKS = ("ledger", "lineage", "rejected", "history", "files", "compare", "relea
 @click.option("look", "--rejected", flag_value="rejected", help="Rejected rows by check, with samples.")
 @click.option("look", "--history", flag_value="history", help="Versions and failures, newest first; without a name: runs.")
 @click.option("look", "--files", flag_value="files", help="Files of a source as last landed.")
-@click.option("look", "--compare", flag_value="compare", help="Versions of a model beside each other; --page draws them.")
+@click.option("look", "--compare", flag_value="compare", help="Versions of a model beside each other, and a page with plots.")
 @click.option("look", "--releases", flag_value="releases", help="Who released which version of a model when, newest first.")
 @click.option("look", "--card", flag_value="card", help="The model card, in Markdown.")
 @click.option("look", "--why", flag_value="why", help="Why the newest version of a model was refused, with rows.")

@@ -11,7 +11,7 @@ from penstock.project.experiments import differing, telling, with_interval
 from penstock.project.figures import count, figure, moment, seconds, size
 from penstock.project.markup import Html, joined, table, tag
 from penstock.project.project import Project
-from penstock.project.report import STYLE, pill
+from penstock.project.report import pill, whole_page
 
 #: Size of a plot in pixels, and of its margins.
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 490, 200, 64, 44, 12
@@ -44,13 +44,7 @@ def page(model: str, versions: Sequence[Mapping[str, Any]]) -> str:
         tag("h2", "Versions"), tag("div", _table(versions, names, metrics), class_="panel"),
         tag("h2", "Data"), tag("div", _data(versions), class_="panel"),
     )  # fmt: skip
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = tag(
-        "head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"), tag("title", f"{model}: versions"),
-        tag("style", Html(STYLE)),
-    )  # fmt: skip
-    return f"<!doctype html>\n{tag('html', head, tag('body', content), lang='en')}\n"
+    return whole_page(f"{model}: versions", content)
 
 
 def _state(version: Mapping[str, Any]) -> Html:

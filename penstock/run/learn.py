@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -338,8 +338,3 @@ def measured_record(measured: Measured) -> dict[str, Any]:
 
     found: dict[str, Any] = Evaluation(measured).as_record()["overall"]
     return found
-
-
-def failed_gates(version: Mapping[str, Any]) -> Sequence[str]:
-    """Names of the gates that a version failed."""
-    return [str(g["name"]) for g in version.get("gates", []) if not g["passed"]]

@@ -24,8 +24,8 @@ def level(
 ) -> None:  # fmt: skip
     """Tell what each part needs now; export the schedule.
 
-    With --files the schedule and dependencies are written for another scheduler instead. Figures are those of the newest versions, against this machine. What the other scheduler has no words for is told on stderr and stands
-    in the files.
+    With --files the schedule and dependencies are written for another scheduler instead. Figures are those of the newest versions, against
+    this machine. What the other scheduler has no words for is told on stderr; Airflow's file also says it in a comment.
     """
     if files is None and (out or select or at or resource or start):
         raise click.UsageError("--out, --select, --at, --resource and --start go with --files")
